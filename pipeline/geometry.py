@@ -1,0 +1,72 @@
+"""Where voxels lie in space.
+
+Axis legend, everywhere in this package: B batch, C channel (or K class), H W D the three spatial axes of a volume in the
+order in which its array stores them. World coordinates are millimetres, RAS+ (nibabel's convention): x to the patient's
+right, y to the front (anterior), z up (superior).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The voxel grid of a volume.
+
+    Args:
+        shape: voxels per spatial axis, (H, W, D).
+        affine: 4x4, voxel index -> millimetres RAS+.
+    """
+
+    shape: tuple[int, ...]
+    affine: np.ndarray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        object.__setattr__(self, "affine", np.asarray(self.affine, dtype=np.float64).reshape(4, 4))
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """Distance between voxel centres along each axis, mm."""
+        return tuple(float(v) for v in np.linalg.norm(self.affine[:3, :3], axis=0))
+
+    @property
+    def orientation(self) -> str:
+        """Closest axis codes, such as ``"RAS"``: the direction in which each array axis increases."""
+        import nibabel
+
+        return "".join(nibabel.orientations.aff2axcodes(self.affine))
+
+    @property
+    def voxel_volume_ml(self) -> float:
+        return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000
+
+    def corners_mm(self) -> np.ndarray:
+        """World coordinates of the centres of the 8 corner voxels, (8, 3)."""
+        index = np.array(list(product(*((0, n - 1) for n in self.shape))), dtype=np.float64)
+        return index @ self.affine[:3, :3].T + self.affine[:3, 3]
+
+    def distance_mm(self, other: Grid) -> float:
+        """The largest distance between corresponding corners of two grids of one shape; infinite where shapes differ."""
+        if self.shape != other.shape:
+            return float("inf")
+        return float(np.linalg.norm(self.corners_mm() - other.corners_mm(), axis=1).max())
+
+    def same_grid(self, other: Grid, tolerance_mm: float | None = None) -> bool:
+        """Whether both describe the same voxels.
+
+        Args:
+            tolerance_mm: how far corresponding corners may lie apart; by default a hundredth of the smallest voxel side,
+                which forgives rounding in headers and nothing else.
+        """
+        limit = 0.01 * min(self.spacing_mm) if tolerance_mm is None else tolerance_mm
+        return self.distance_mm(other) <= limit
+
+    def __str__(self) -> str:
+        shape = "x".join(map(str, self.shape))
+        spacing = "x".join(f"{v:.4g}" for v in self.spacing_mm)
+        return f"{shape} voxels of {spacing} mm, {self.orientation}"
