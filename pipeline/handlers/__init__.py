@@ -1,0 +1,25 @@
+"""Handlers: one concern each, attached to an engine from a config.
+
+To add one: a file of at most 80 lines with a class whose ``attach(engine)`` registers it, its name below, a test in
+``tests/handlers`` that runs a real engine. What belongs to the first process of a distributed run alone says so in ``attach``.
+"""
+
+from pipeline.handlers.checkpoints import BestWeights, Resumable
+from pipeline.handlers.console import EpochProgress, ValidationLine
+from pipeline.handlers.metrics_csv import MetricsCsv
+from pipeline.handlers.record_run import RecordRun
+from pipeline.handlers.tensorboard import TrainingScalars, ValidationScalars, summary_writer
+from pipeline.handlers.validation import Validation
+
+__all__ = [
+    "BestWeights",
+    "EpochProgress",
+    "MetricsCsv",
+    "RecordRun",
+    "Resumable",
+    "TrainingScalars",
+    "Validation",
+    "ValidationLine",
+    "ValidationScalars",
+    "summary_writer",
+]
