@@ -10,6 +10,7 @@ import math
 import time
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 
@@ -66,32 +67,30 @@ class Schedule:
         """Seconds spent on this run, those before a resume included."""
         return self._spent_before_s + time.time() - self._started_at
 
-    def progress(self, engine: Engine) -> float:
-        if self.budget_s is None:
-            return min(1.0, engine.state.iteration / (engine.state.max_epochs * engine.state.epoch_length))
-        usable = max(self.budget_s - getattr(engine.state, "reserve_s", 0.0), 1e-3)
-        return min(1.0, self.elapsed_s / usable)
-
     def attach(self, engine: Engine) -> None:
         if self.budget_s is not None:
             engine.state.max_epochs = _NO_LIMIT
+        engine.add_event_handler(Events.STARTED, self._advance)
         engine.add_event_handler(Events.ITERATION_STARTED, self._set_rate)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._end_on_time)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._advance)
+
+    def _advance(self, engine: Engine) -> None:
+        """Note how far the run has come, and end it where that is all the way."""
+        state, elapsed_s = engine.state, self.elapsed_s
+        if self.budget_s is None:
+            state.progress = min(1.0, state.iteration / (state.max_epochs * state.epoch_length))
+        else:
+            if idist.get_world_size() > 1:  # one clock for all ranks: they must validate and end on the same iteration
+                elapsed_s = float(idist.broadcast(torch.tensor(elapsed_s, dtype=torch.float64), src=0))
+            state.progress = min(1.0, elapsed_s / max(self.budget_s - getattr(state, "reserve_s", 0.0), 1e-3))
+            if state.progress >= 1:
+                engine.terminate()
+        state.elapsed_s = elapsed_s
 
     def _set_rate(self, engine: Engine) -> None:
-        # Ignite has already counted the iteration that starts; its rate belongs to the progress before it.
-        progress = self.progress(engine)
-        if self.budget_s is None:
-            progress -= 1 / (engine.state.max_epochs * engine.state.epoch_length)
-        factor = self.factor(max(0.0, progress))
+        factor = self.factor(engine.state.progress)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * factor
-        engine.state.progress, engine.state.elapsed_s = progress, self.elapsed_s
-
-    def _end_on_time(self, engine: Engine) -> None:
-        engine.state.progress, engine.state.elapsed_s = self.progress(engine), self.elapsed_s
-        if self.budget_s is not None and engine.state.progress >= 1:
-            engine.terminate()
 
     def state_dict(self) -> dict[str, Any]:
         return {"elapsed_s": self.elapsed_s}
