@@ -10,7 +10,7 @@ from pipeline.metrics.case import ClassResult, class_names, measure_case
 from pipeline.metrics.overlap import OverlapMeasures, overlap_measures
 from pipeline.metrics.summary import MEASURES, ClassSummary, Row, Statistics, Summary, diagonal_mm, summarise
 from pipeline.metrics.surface import SurfaceMeasures, surface_distances, surface_measures, surface_of
-from pipeline.metrics.table import format_table, write_cases
+from pipeline.metrics.table import format_table, write_cases, write_summary
 
 __all__ = [
     "MEASURES",
@@ -31,4 +31,5 @@ __all__ = [
     "surface_measures",
     "surface_of",
     "write_cases",
+    "write_summary",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, fields
@@ -36,6 +37,14 @@ def write_cases(rows: Iterable[Row], path: str | PathLike[str]) -> None:
 
 def _cell(value: Any) -> Any:
     return "" if isinstance(value, float) and math.isnan(value) else value
+
+
+def write_summary(summary: Summary, path: str | PathLike[str]) -> None:
+    """Writes ``Summary.to_dict`` as JSON; the file appears whole or not at all."""
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(summary.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    part.replace(path)
 
 
 def format_table(summary: Summary) -> str:
