@@ -4,6 +4,7 @@ To add one: a file of at most 80 lines with a class whose ``attach(engine)`` reg
 ``tests/handlers`` that runs a real engine. What belongs to the first process of a distributed run alone says so in ``attach``.
 """
 
+from pipeline.handlers.case_measures import CaseMeasures
 from pipeline.handlers.checkpoints import BestWeights, Resumable
 from pipeline.handlers.console import EpochProgress, ValidationLine
 from pipeline.handlers.metrics_csv import MetricsCsv
@@ -13,6 +14,7 @@ from pipeline.handlers.validation import Validation
 
 __all__ = [
     "BestWeights",
+    "CaseMeasures",
     "EpochProgress",
     "MetricsCsv",
     "RecordRun",
