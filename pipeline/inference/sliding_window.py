@@ -19,6 +19,7 @@ from pipeline.errors import ConfigError
 from pipeline.inference.mirroring import mirrored
 from pipeline.inference.padding import PADDING_MODES, pad
 
+Place = tuple[Any, ...]  # one slice per spatial axis
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -113,26 +114,28 @@ class SlidingWindowInferer(Inferer):
         windows = self._predicted(padded, window, corners, mirrored(network, self.mirror_axes), args, kwargs)
         logits = torch.cat([w for _, _, w in windows]) if len(corners) == 1 else self._blended(padded, window, windows)
 
-        inside = tuple(slice(before, before + n) for (before, _), n in zip(widths, images.shape[2:], strict=True))
+        inside: tuple[Any, ...] = tuple(
+            slice(before, before + n) for (before, _), n in zip(widths, images.shape[2:], strict=True)
+        )
         logits = logits[(..., *inside)].contiguous()
         return MetaTensor(logits).copy_meta_from(inputs) if isinstance(inputs, MetaTensor) else logits
 
     def _predicted(
         self, images: torch.Tensor, window: Sequence[int], corners: Sequence[tuple[int, ...]], network, args, kwargs
-    ) -> Iterator[tuple[int, tuple[slice, ...], torch.Tensor]]:
+    ) -> Iterator[tuple[int, Place, torch.Tensor]]:
         """Every window of every image, in order: its image in the batch, its place, its logits (1, K, *window)."""
         run_on = torch.device(self.sw_device or images.device)
         give_on = torch.device(self.device or images.device)
         autocast: contextlib.AbstractContextManager = contextlib.nullcontext()
         if self.precision != "float32":
             autocast = torch.autocast(run_on.type, dtype=PRECISIONS[self.precision])
-        places = [
+        places: list[tuple[int, Place]] = [
             (b, tuple(slice(start, start + w) for start, w in zip(corner, window, strict=True)))
             for b, corner in product(range(len(images)), corners)
         ]
         for first in tqdm(range(0, len(places), self.sw_batch_size), desc="windows", disable=not self.progress):
             batch = places[first : first + self.sw_batch_size]
-            inputs = torch.cat([images[(slice(b, b + 1), slice(None), *place)] for b, place in batch]).to(run_on)
+            inputs = torch.cat([images[b : b + 1][(..., *place)] for b, place in batch]).to(run_on)
             with autocast:
                 logits = network(inputs, *args, **kwargs)
             if not isinstance(logits, torch.Tensor):
@@ -149,7 +152,7 @@ class SlidingWindowInferer(Inferer):
         self,
         images: torch.Tensor,
         window: Sequence[int],
-        windows: Iterator[tuple[int, tuple[slice, ...], torch.Tensor]],
+        windows: Iterator[tuple[int, Place, torch.Tensor]],
     ) -> torch.Tensor:
         """The weighted mean of all windows, (B, K, *spatial of images)."""
         device = self.device or images.device
