@@ -153,7 +153,7 @@ def _read_header(stream: BinaryIO, file: Path) -> VolumeHeader:
 def _read_stored(stream: BinaryIO, header: VolumeHeader, file: Path) -> np.ndarray:
     stream.seek(header.offset)
     array = np.empty(math.prod(header.grid.shape), dtype=header.dtype)
-    view, done = memoryview(array).cast("B"), 0
+    view, done = array.view(np.uint8).data, 0
     while done < len(view):
         count = stream.readinto(view[done : done + 16 * _CHUNK_BYTES])  # type: ignore[attr-defined]
         if not count:
