@@ -148,7 +148,7 @@ def _case_error(error: BaseException, source: Mapping[str, Any]) -> PipelineErro
     """What a chain raised, with case, file and transform instead of ``applying transform <... at 0x..>``."""
     step = ""
     while isinstance(error, RuntimeError) and error.__cause__ is not None and "applying transform" in str(error):
-        match = re.search(r"applying transform <(?:[\w.]*\.)?(\w+) object", str(error))
+        match = re.search(r"applying transform <(?:.*\.)?(\w+) object", str(error))
         step, error = match[1] if match else step, error.__cause__
     where = f" (in {step})" if step else ""
     if isinstance(error, PipelineError):
