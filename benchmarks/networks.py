@@ -21,7 +21,7 @@ from monai.networks.nets import DynUNet
 from torch import nn
 
 from pipeline.networks import UNet
-from pipeline.networks.blocks import InstanceNorm
+from pipeline.networks.instance_norm import InstanceNorm
 
 CHANNELS = (32, 64, 128, 256)
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last_3d}

@@ -9,35 +9,12 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from pipeline.errors import ConfigError
+from pipeline.networks.instance_norm import InstanceNorm
 
 LEAKY_SLOPE = 0.01
-
-
-class InstanceNorm(nn.Module):
-    """Instance norm with a learned scale and shift per channel (Ulyanov 2016), (B, C, *S) -> (B, C, *S).
-
-    ``GroupNorm`` with one channel per group is the same function and has the same ``weight`` and ``bias``. On a CPU its
-    kernel is the faster one (``benchmarks/networks.py --norms``), on CUDA autocast would run it in float32: there torch's
-    instance norm stands, which stays in half precision.
-    """
-
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.channels, self.eps = channels, eps
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.is_cuda:
-            return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
-        return F.group_norm(x, self.channels, self.weight, self.bias, self.eps)
-
-    def extra_repr(self) -> str:
-        return f"{self.channels}, eps={self.eps}"
 
 
 def norm_layer(norm: str, spatial_dims: int, channels: int) -> nn.Module:
