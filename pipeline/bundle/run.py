@@ -72,14 +72,13 @@ def train(
     if by_epochs and budget_s is not None:
         raise ConfigError("both a budget and max_epochs", expected="one of them: a run ends by the clock or by epochs")
     folder = Path(resume) if resume is not None else find_bundle(bundle)
-    configs = {kind: resolve(folder, kind, overrides=overrides) for kind in ("train",)}
-    config = configs["train"]
+    config = resolve(folder, "train", overrides=overrides)
     if resume is not None:
         run_dir = folder
         budget_s = budget_s if budget_s is not None else config["budget_s"]
         config |= {"resume": True, "started_at": started}
     else:
-        run_dir = Path(out) if out is not None else _new_folder(find_bundle(bundle).name)
+        run_dir = Path(out) if out is not None else _new_folder(folder.name)
         if (run_dir / "run.json").exists():
             raise ConfigError(f"a run in {run_dir} already", fix=f"go on with it by --resume {run_dir}, or choose another --out")
     if budget_s is None and not by_epochs and resume is None:
@@ -208,13 +207,27 @@ def _write_bundle(source: Path, run_dir: Path, train_config: dict[str, Any], ove
     configs = run_dir / "configs"
     configs.mkdir(parents=True, exist_ok=True)
     for kind in KINDS:
-        config = train_config if kind == "train" else resolve(source, kind, overrides=overrides, ignore_foreign=True)
+        config = train_config
         if kind != "train":
+            config = resolve(source, kind, overrides=_known_to(source, kind, overrides))
             config["bundle_root"] = str(run_dir.resolve())
         (configs / f"{kind}.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     metadata = source / "configs" / "metadata.json"
     if metadata.is_file() and source != run_dir:
         shutil.copyfile(metadata, configs / "metadata.json")
+
+
+def _known_to(bundle: Path, kind: str, overrides: Sequence[str]) -> list[str]:
+    """Those overrides of a training that mean something to another kind of config: ``patch_size`` does, ``batch_size`` not."""
+
+    def known(text: str) -> bool:
+        try:
+            resolve(bundle, kind, overrides=[text])
+        except ConfigError:
+            return False
+        return True
+
+    return [text for text in overrides if known(text)]
 
 
 def _split_of(weights: Path) -> Path | None:

@@ -13,15 +13,21 @@ from pipeline.data.splits import Split, k_fold, patient_of, read_split, write_sp
 
 if TYPE_CHECKING:
     from pipeline.data.dataset import CaseDataset, Refusal
+    from pipeline.data.sampler import EpochSampler
 
 # Listing cases and making phantoms takes milliseconds, importing torch and MONAI seconds: the command line must not
 # wait for what it does not use. PEP 562 keeps one public name per thing (`pipeline.data.CaseDataset`, also for
 # MONAI's configs).
-_LAZY = {"CaseDataset": "pipeline.data.dataset", "Refusal": "pipeline.data.dataset"}
+_LAZY = {
+    "CaseDataset": "pipeline.data.dataset",
+    "EpochSampler": "pipeline.data.sampler",
+    "Refusal": "pipeline.data.dataset",
+}
 
 __all__ = [
     "Case",
     "CaseDataset",
+    "EpochSampler",
     "Refusal",
     "Split",
     "data_list",

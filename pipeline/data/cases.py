@@ -88,28 +88,40 @@ def data_list(
     """A dataset, or a part of it, as the list of items that MONAI's datasets take.
 
     Args:
-        part: ``"train"``, ``"validate"``, or ``"all"``.
+        part: ``"train"``, ``"validate"``, ``"all"``, or ``"unseen"``: all but those that ``split_file`` names for training.
         folds, fold, seed: of the split by patient, see `pipeline.data.k_fold`.
         split_file: takes the place of the three; ids of the dataset that it does not name are left out.
-        require_label: by default for ``"train"`` and ``"validate"`` only.
+        require_label: by default for all parts but ``"all"``.
 
     Returns:
-        ``{"case_id": str, "image": {channel: path}, "label": path}`` per case; no ``"label"`` where there is none.
+        ``{"case_id": str, "relative": folder, "image": {channel: path}, "label": path}`` per case; no ``"label"`` where
+        there is none.
 
     Raises:
         DataError, ConfigError: as `find_cases`, `k_fold` and `read_split`; ids in the split file that the dataset
             lacks.
     """
-    if part not in ("train", "validate", "all"):
-        raise ConfigError(f"part={part!r}", expected="train, validate or all")
+    if part not in ("train", "validate", "all", "unseen"):
+        raise ConfigError(f"part={part!r}", expected="train, validate, all or unseen")
     cases = find_cases(dataset_dir, channels, require_label=part != "all" if require_label is None else require_label)
-    if part != "all":
+    if part == "unseen":
+        if split_file is None:
+            raise ConfigError("part='unseen' without a split_file", expected="the split.json of the run that trained")
+        trained_on = set(read_split(split_file).train)
+        cases = [case for case in cases if case.case_id not in trained_on]
+        if not cases:
+            raise DataError("only cases that these weights were trained on", file=dataset_dir, expected="unseen cases")
+    elif part != "all":
         ids = [case.case_id for case in cases]
         split = read_split(split_file) if split_file else k_fold(ids, folds, fold, seed)
         wanted = set(_known(split, ids, split_file).train if part == "train" else split.validate)
         cases = [case for case in cases if case.case_id in wanted]
     return [
-        {"case_id": case.case_id, "image": {name: str(path) for name, path in case.image.items()}}
+        {
+            "case_id": case.case_id,
+            "relative": case.relative.as_posix(),
+            "image": {name: str(path) for name, path in case.image.items()},
+        }
         | ({"label": str(case.label)} if case.label else {})
         for case in cases
     ]

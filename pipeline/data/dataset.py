@@ -48,6 +48,8 @@ class CaseDataset(Dataset):
         on_refusal: ``"raise"`` stops with one error that lists every refused case; ``"skip"`` logs them and goes on.
         progress: show a bar.
         name: of the part, for the bar and the log.
+        seed: with it, the random transforms of a sample depend on this seed, its index and its epoch alone (see
+            `pipeline.data.EpochSampler`); without, they draw from their own stream as MONAI's do.
 
     Attributes:
         data: items that were accepted.
@@ -67,12 +69,14 @@ class CaseDataset(Dataset):
         on_refusal: str = "raise",
         progress: bool = True,
         name: str = "train",
+        seed: int | None = None,
     ) -> None:
         if on_refusal not in ("raise", "skip"):
             raise ConfigError(f"on_refusal={on_refusal!r}", expected="raise or skip")
         if not 0 <= cache_share <= 1:
             raise ConfigError(f"cache_share={cache_share}", expected="a share between 0 and 1")
         super().__init__(list(data), transform)
+        self.seed = seed
         self.data: list[Mapping[str, Any]]
         self.refused: list[Refusal] = []
         self._items: list[Any] = []
@@ -127,6 +131,9 @@ class CaseDataset(Dataset):
             return error
 
     def _transform(self, index: int) -> Any:
+        if self.seed is not None:
+            drawn = np.random.SeedSequence((self.seed, getattr(index, "epoch", 0), int(index)))
+            self.transform.set_random_state(seed=int(drawn.generate_state(1)[0]))
         source, item = self.data[index], self._items[index]
         if item is None:
             item = self._run(source, source, 0, self._head_length)

@@ -15,6 +15,8 @@ import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 
+from pipeline.data import Split, write_split
+
 _PACKAGES = ("monai-volume-pipeline", "torch", "monai", "pytorch-ignite", "nibabel", "SimpleITK", "numpy", "scipy")
 
 
@@ -59,7 +61,7 @@ class RecordRun:
     Args:
         run_dir: of the run.
         seed: of the run.
-        datasets: part -> :class:`pipeline.data.CaseDataset`, for ``train`` and ``validate``.
+        datasets: part -> :class:`pipeline.data.CaseDataset`: ``train`` and ``validate``, or ``validate`` alone.
     """
 
     def __init__(self, run_dir: str, seed: int, datasets: dict[str, Any]) -> None:
@@ -69,21 +71,22 @@ class RecordRun:
     def attach(self, engine: Engine) -> None:
         if idist.get_rank() > 0:
             return
-        engine.add_event_handler(Events.STARTED, self._write_split)
+        if "train" in self.datasets:
+            engine.add_event_handler(Events.STARTED, self._write_split)
         engine.add_event_handler(Events.STARTED, self._write, "running")
         engine.add_event_handler(Events.COMPLETED, self._write, "completed")
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._interrupted)
 
     def _write_split(self, engine: Engine) -> None:
-        split = {part: sorted(item["case_id"] for item in dataset.data) for part, dataset in self.datasets.items()}
-        write_json(self.run_dir / "split.json", split)
+        ids = {part: tuple(sorted(item["case_id"] for item in dataset.data)) for part, dataset in self.datasets.items()}
+        write_split(Split(**ids), self.run_dir / "split.json")
 
     def _interrupted(self, engine: Engine, error: BaseException) -> None:
         self._write(engine, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
 
     def _write(self, engine: Engine, status: str) -> None:
         state = engine.state
-        precision = getattr(state, "precision", None)
+        precision = getattr(state, "precision", getattr(engine, "precision", None))
         record = {
             "status": status,
             "started": datetime.fromtimestamp(self.started, timezone.utc).isoformat(timespec="seconds"),
