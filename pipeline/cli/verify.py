@@ -1,0 +1,27 @@
+"""`pipeline verify`."""
+
+from __future__ import annotations
+
+import typer
+
+from pipeline.cli import words
+from pipeline.cli.outcome import FAILED
+
+EXAMPLES = """Example:
+
+pipeline verify bundles/stroke_perfusion_segmentation
+"""
+
+
+def verify(bundle: words.Bundle) -> None:
+    """Check that a bundle is complete, up to date, and data only (a config that could run code is refused)."""
+    from pipeline.bundle import find_bundle
+    from pipeline.bundle import verify as problems_of
+
+    folder = find_bundle(bundle)
+    problems = problems_of(folder)
+    for problem in problems:
+        typer.secho(problem, fg="red", err=True)
+    if problems:
+        raise typer.Exit(FAILED)
+    typer.echo(f"{folder}: complete, up to date, data only")
