@@ -14,7 +14,7 @@ pipeline build --check
 """
 
 
-def build(
+def command(
     bundles: Annotated[
         list[str] | None,
         typer.Argument(metavar="BUNDLE", help="Bundles to build (default: all shipped).", show_default=False),
@@ -24,8 +24,13 @@ def build(
     ] = False,
 ) -> None:
     """Write a bundle's complete JSON configs from the shared base and its own bundle.yaml."""
-    from pipeline import bundle
+    from pipeline.bundle import build, find_bundle, is_bundle, shipped_bundles
 
-    for folder in [bundle.find_bundle(name) for name in bundles] if bundles else bundle.shipped_bundles():
-        bundle.build(folder, check=check)
-        typer.echo(f"{folder}: {'up to date' if check else 'built'}")
+    if bundles:
+        folders = [find_bundle(name) for name in bundles]
+    else:
+        folders = [folder for folder in sorted(shipped_bundles().iterdir()) if is_bundle(folder)]
+    for folder in folders:
+        changed = build(folder, check=check).changed
+        written = ", ".join(file.name for file in changed)
+        typer.echo(f"{folder.name}: {f'wrote {written}' if changed else 'up to date'}")

@@ -29,7 +29,7 @@ PARTS = {
 }
 
 
-def demo(
+def command(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the cases, the run and the picture.")] = Path(
         "demo"
     ),

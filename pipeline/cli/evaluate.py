@@ -18,7 +18,7 @@ pipeline evaluate hippocampus_mri_segmentation --data hippocampus --out measured
 """
 
 
-def evaluate(
+def command(
     bundle: words.Bundle,
     data: words.Dataset,
     changes: words.Overrides = None,

@@ -67,17 +67,8 @@ def pipeline(
     """
 
 
-for command, examples in (
-    (demo.demo, demo.EXAMPLES),
-    (phantom.phantom, phantom.EXAMPLES),
-    (build.build, build.EXAMPLES),
-    (train.train, train.EXAMPLES),
-    (evaluate.evaluate, evaluate.EXAMPLES),
-    (predict.predict, predict.EXAMPLES),
-    (verify.verify, verify.EXAMPLES),
-    (publish.publish, publish.EXAMPLES),
-):
-    app.command(epilog=examples)(command)
+for module in (demo, phantom, build, train, evaluate, predict, verify, publish):
+    app.command(module.__name__.rpartition(".")[2], epilog=module.EXAMPLES)(module.command)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -18,7 +18,7 @@ pipeline phantom scans --cases 100 --seed 7 --penumbra --healthy 0.2
 """
 
 
-def phantom(
+def command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the dataset.")],
     cases: Annotated[int, typer.Option(metavar="N", min=1, help="Number of cases.")],
     seed: Annotated[int, typer.Option(metavar="S", min=0, help="The same seed makes the same cases.")] = 0,

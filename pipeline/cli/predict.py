@@ -18,7 +18,7 @@ pipeline predict stroke_perfusion_segmentation my_scans lesions --probabilities
 """
 
 
-def predict(
+def command(
     bundle: words.Bundle,
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="A dataset, a folder of case folders, or one case.")],
     target: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder of the label maps.")],

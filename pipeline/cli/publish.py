@@ -15,11 +15,11 @@ pipeline publish RUN bundles/stroke_perfusion_segmentation
 """
 
 
-def publish(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished training run.")],
+def command(
+    source: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished training run.")],
     bundle: words.Bundle,
 ) -> None:
     """Copy the best weights of a run into a bundle's models/: the only way by which a run changes a bundle."""
-    from pipeline.bundle import run as runs
+    from pipeline.bundle import run
 
-    typer.echo(f"published: {runs.publish(run, bundle)}")
+    typer.echo(f"published: {run.publish(source, bundle)}")

@@ -20,7 +20,7 @@ pipeline train stroke_perfusion_segmentation --data my_scans --resume RUN
 """
 
 
-def train(
+def command(
     bundle: words.Bundle,
     data: words.Dataset,
     changes: words.Overrides = None,

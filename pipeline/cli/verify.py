@@ -13,15 +13,14 @@ pipeline verify bundles/stroke_perfusion_segmentation
 """
 
 
-def verify(bundle: words.Bundle) -> None:
+def command(bundle: words.Bundle) -> None:
     """Check that a bundle is complete, up to date, and data only (a config that could run code is refused)."""
-    from pipeline.bundle import find_bundle
-    from pipeline.bundle import verify as problems_of
+    from pipeline.bundle import find_bundle, verify
 
     folder = find_bundle(bundle)
-    problems = problems_of(folder)
+    problems = verify(folder)
     for problem in problems:
         typer.secho(problem, fg="red", err=True)
     if problems:
         raise typer.Exit(FAILED)
-    typer.echo(f"{folder}: complete, up to date, data only")
+    typer.echo(f"{folder.name}: complete, up to date, data only")

@@ -73,7 +73,7 @@ class FigureCase:
         """Indices along D worth looking at, top first: most outlined area (else most tissue), apart from each other."""
         area = ((self.reference > 0) | (self.prediction > 0)).sum(axis=(0, 1)).astype(float)
         if not area.any():
-            area = (self.anatomy != 0).sum(axis=(0, 1)).astype(float)
+            area = self.tissue.sum(axis=(0, 1)).astype(float)
         chosen: list[int] = []
         apart = max(1, int(np.count_nonzero(area) / (count + 1)))
         for index in np.argsort(-area, kind="stable"):
@@ -83,7 +83,7 @@ class FigureCase:
 
     def in_plane_box(self, margin: int = 3) -> tuple[slice, slice]:
         """The rows and columns that hold anything, with a margin of voxels, the same for all slices."""
-        occupied = (self.anatomy != 0).any(axis=2)
+        occupied = self.tissue.any(axis=2)
         if not occupied.any():
             return slice(None), slice(None)
         first, second = (np.flatnonzero(occupied.any(axis=axis)) for axis in (1, 0))
@@ -92,9 +92,9 @@ class FigureCase:
         )
 
     @property
-    def anatomy(self) -> np.ndarray:
-        """The first channel; where it is 0, there is air."""
-        return next(iter(self.channels.values()))
+    def tissue(self) -> np.ndarray:
+        """Where any channel is not 0; the rest is air or masked out."""
+        return np.any([volume != 0 for volume in self.channels.values()], axis=0)
 
 
 def case_figure(
@@ -201,7 +201,7 @@ def _seen_from_the_feet(volume: np.ndarray, case: FigureCase, index: int) -> np.
 
 
 def _panel(axes: Axes, case: FigureCase, name: str, index: int, colours: Colormap, norm: Normalize) -> Axes:
-    air = _seen_from_the_feet(case.anatomy, case, index) == 0
+    air = ~_seen_from_the_feet(case.tissue, case, index)
     axes.imshow(
         np.ma.masked_where(air, _seen_from_the_feet(case.channels[name], case, index)),
         cmap=colours,
