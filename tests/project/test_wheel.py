@@ -45,7 +45,7 @@ def scripts(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     python = programs / "python"
     where = "import sysconfig; print(sysconfig.get_path('purelib'))"
     packages = Path(run(python, "-c", where, folder=folder).strip())
-    # What a .pth adds comes after the environment's own packages, and a .pth in there (an editable install) is not read.
+    # What a .pth adds comes after the environment's own packages; a .pth in there (an editable install) is not read.
     others = dict.fromkeys(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
     (packages / "others.pth").write_text("\n".join(others), encoding="utf-8")
     words = ["--python", python, "install", "--no-deps", "--no-index", "--quiet", "--ignore-installed", wheel]
