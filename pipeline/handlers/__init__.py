@@ -6,5 +6,7 @@ test it on a real MONAI engine in tests/handlers.
 """
 
 from pipeline.handlers.case_measures import CaseMeasures
+from pipeline.handlers.overlay import OverlayImages
+from pipeline.handlers.panel import case_panel, overlay_rgb, pick_slices
 
-__all__ = ["CaseMeasures"]
+__all__ = ["CaseMeasures", "OverlayImages", "case_panel", "overlay_rgb", "pick_slices"]
