@@ -8,6 +8,8 @@ from pipeline.handlers.case_measures import CaseMeasures
 from pipeline.handlers.checkpoints import BestWeights, Resumable
 from pipeline.handlers.console import EpochProgress, ValidationLine
 from pipeline.handlers.metrics_csv import MetricsCsv
+from pipeline.handlers.overlay import OverlayImages
+from pipeline.handlers.panel import case_panel, overlay_rgb, pick_slices
 from pipeline.handlers.record_run import RecordRun
 from pipeline.handlers.tensorboard import TrainingScalars, ValidationScalars, summary_writer
 from pipeline.handlers.validation import Validation
@@ -17,11 +19,15 @@ __all__ = [
     "CaseMeasures",
     "EpochProgress",
     "MetricsCsv",
+    "OverlayImages",
     "RecordRun",
     "Resumable",
     "TrainingScalars",
     "Validation",
     "ValidationLine",
     "ValidationScalars",
+    "case_panel",
+    "overlay_rgb",
+    "pick_slices",
     "summary_writer",
 ]

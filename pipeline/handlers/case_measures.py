@@ -80,7 +80,7 @@ class CaseMeasures(Metric):
 
     def update(self, output: tuple[Sequence[torch.Tensor], Sequence[MetaTensor]]) -> None:
         for prediction, label in zip(*output, strict=True):
-            case_id = _case_id(prediction, label)
+            case_id = case_id_of(prediction, label)
             if case_id in self._rows_by_case:
                 raise DataError("the id of an earlier case", case=case_id, expected="one id per case")
             try:
@@ -149,7 +149,8 @@ def _grid(label_map: torch.Tensor) -> Grid | None:
     return Grid(shape, label_map.affine.cpu().numpy())
 
 
-def _case_id(*label_maps: torch.Tensor) -> str:
+def case_id_of(*label_maps: torch.Tensor) -> str:
+    """The id in the meta data of a case's label maps, or else the last folder and the name of the last one's file."""
     metas = [label_map.meta for label_map in label_maps if isinstance(label_map, MetaTensor)]
     for meta in metas:
         if "case_id" in meta:
