@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import ast
-import importlib
 import inspect
 import json
+import pydoc
 
 import pytest
 
 from pipeline.bundle import audit_bundle, audit_config, require_data_only
 from pipeline.bundle.allowed_targets import ALLOWED_TARGETS, ROOMS
-from pipeline.bundle.audit import public_names, references, target_problem
+from pipeline.bundle import audit
+from pipeline.bundle.signature import parameters
 from pipeline.errors import BundleError
+
+# Ignite's own import, on torch >= 2.13.
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 
 HARMLESS = [
     "$@train#trainer.run()",
@@ -94,7 +97,11 @@ def test_data_passes_wherever_it_stands(text):
 
 @pytest.mark.parametrize("text", ATTACKS)
 def test_code_is_refused_wherever_it_stands(text):
-    config = {"top": text, "list": [1, [text]], "component": {"_target_": "monai.transforms.Compose", "transforms": text}}
+    config = {
+        "top": text,
+        "list": [1, [text]],
+        "component": {"_target_": "monai.transforms.Compose", "transforms": text},
+    }
     where = [problem.where for problem in audit_config(config, "train.json")]
     assert where == ["top", "list#1#0", "component#transforms"]
     with pytest.raises(BundleError, match="top: found"):
@@ -191,7 +198,7 @@ def test_metadata_is_parsed_by_monai_and_so_must_be_plain(tmp_path):
 
 
 def test_monai_would_have_run_what_is_refused(tmp_path):
-    """The holes are real: MONAI imports from metadata, and substitutes references inside quotes."""
+    """The hole is real: MONAI runs an import that stands in metadata."""
     from monai.bundle import ConfigParser
 
     (tmp_path / "planted.py").write_text("import pathlib; pathlib.Path(__file__).with_suffix('.ran').touch()")
@@ -200,7 +207,6 @@ def test_monai_would_have_run_what_is_refused(tmp_path):
         patch.syspath_prepend(str(tmp_path))
         parser.get_parsed_content("a")
     assert (tmp_path / "planted.ran").exists()
-    assert ConfigParser({"a": "x", "in": 1, "b": "$@a + '@in'"}).get_parsed_content("b") is not None or True
 
 
 def test_a_bundle_ships_no_code(bundle):
@@ -218,25 +224,25 @@ def test_a_bundle_ships_no_code(bundle):
     ]
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("name", sorted(ALLOWED_TARGETS))
 def test_every_allowed_name_is_a_class_or_function_of_that_package(name):
     parts = name.split(".")
-    module = next(
-        ".".join(parts[:n]) for n in range(len(parts) - 1, 0, -1) if importlib.util.find_spec(".".join(parts[:n]))
-    ) if name.count(".") < 4 else ".".join(parts[:-1])  # fmt: skip
-    found = importlib.import_module(module)
-    for part in parts[module.count(".") + 1 :]:
-        found = getattr(found, part)
+    found = pydoc.locate(name)  # as MONAI finds it
     assert inspect.isclass(found) or inspect.isroutine(found)
-    assert found.__module__.split(".")[0] == parts[0]
-    inspect.signature(found)
+    assert found.__module__.split(".")[0] == name.split(".")[0]
+    named, required, _ = parameters(name)
+    assert required <= named
 
 
-def test_rooms_names_are_read_from_source(monkeypatch, tmp_path):
-    for room in ROOMS:
-        for name in public_names(room):
-            assert target_problem(f"pipeline.{room}.{name}") is None
-    assert "build" not in ROOMS
-    assert references("$@a#b.run() + '/x'") == [("a", "b")]
-    assert isinstance(ast.literal_eval(repr(ROOMS)), tuple)
+def test_rooms_names_are_read_from_source_without_importing_it(monkeypatch, tmp_path):
+    room = tmp_path / "pipeline" / "networks"
+    room.mkdir(parents=True)
+    (room / "__init__.py").write_text("raise RuntimeError('imported')\n__all__ = ['UNet']\n")
+    monkeypatch.setattr(audit, "__file__", str(tmp_path / "pipeline" / "bundle" / "audit.py"))
+    audit.public_names.cache_clear()
+    try:
+        assert audit.target_problem("pipeline.networks.UNet") is None
+        assert audit.target_problem("pipeline.networks.UNett") == "a public name of pipeline.networks (nearest: UNet)"
+        assert "allowed_targets.py" in audit.target_problem("pipeline.bundle.build")
+    finally:
+        audit.public_names.cache_clear()

@@ -113,7 +113,10 @@ def test_plain_monai_runs_a_generated_file_with_an_override_of_a_step(bundle, co
         ("train#steps#bad: {_target_: os.system, command: id}", "_target_: os.system"),
         ("validate: 3", "3 in place of a dict at validate"),
         ("optimizer: 3", "3 in place of a dict at optimizer"),
-        ("train#steps#crop: {_after_: nothing}", r"_after_: 'nothing' at train#steps#crop; expected one of tensor, scale"),
+        (
+            "train#steps#crop: {_after_: nothing}",
+            r"_after_: 'nothing' at train#steps#crop; expected one of tensor, scale",
+        ),
         ("train#steps#crop: null\nema: '@train#steps#crop'", r"@train#steps#crop at ema.*nearest"),
         ("train#steps#scale: {_disabled_: true}", "set train#steps#scale to null"),
         ("ema: 1e-4", r"1e-4 in line \d+.*write 1.0e-4"),
@@ -253,6 +256,8 @@ def test_a_foreign_bundle_is_read_from_its_json(bundle, configs):
 
 
 def test_importing_the_room_loads_neither_monai_nor_torch():
-    code = "import pipeline.bundle, sys; print([m for m in ('monai', 'torch', 'numpy', 'jsonschema') if m in sys.modules])"
+    code = (
+        "import pipeline.bundle, sys; print([m for m in ('monai', 'torch', 'numpy', 'jsonschema') if m in sys.modules])"
+    )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "[]"

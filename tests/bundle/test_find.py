@@ -30,7 +30,9 @@ def test_a_wheel_has_its_own_copy_whatever_lies_in_site_packages(package):
 def test_by_name_by_path_and_neither(package, bundle, monkeypatch):
     assert find_bundle(bundle) == bundle.resolve()
     assert find_bundle("stroke_perfusion_segmentation").parent == package / "bundles"
-    with pytest.raises(BundleError, match=r"nearest: stroke_perfusion_segmentation.*hippocampus_mri_segmentation, stroke"):
+    with pytest.raises(
+        BundleError, match=r"nearest: stroke_perfusion_segmentation.*hippocampus_mri_segmentation, stroke"
+    ):
         find_bundle("bundles/stroke_perfusion")
     with pytest.raises(BundleError, match="a folder that is no bundle"):
         find_bundle(package)
