@@ -6,15 +6,17 @@ import json
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline import __version__
 from pipeline.cli import words
 from pipeline.cli.outcome import keeps
 from pipeline.cli.progress import Steps, counted
 from pipeline.errors import DataError
+
+if TYPE_CHECKING:
+    from pipeline.engines import CohortResult
 
 EXAMPLES = """Examples:
 
@@ -56,12 +58,12 @@ def command(
     with keeps(f"the phantoms and the trained network in {run_dir} are kept"):
         with steps.step("Finding lesions in cases that were never trained on"):
             weights = run.best_weights(run_dir)
-            typer.echo(run.predict(BUNDLE, data / "test", predictions, weights=weights).table)
+            found = predicted(run.predict(BUNDLE, data / "test", predictions, weights=weights), predictions)
         with steps.step("Comparing with threshold rules tuned on the training cases"):
-            comparison = compare(data / "train", data / "test", predictions)
+            comparison = compare(data / "train", data / "test", found)
             typer.echo(comparison.table())
         with steps.step("Drawing"):
-            demo_figure(drawn_cases(data / "test", predictions, comparison), picture)
+            demo_figure(drawn_cases(data / "test", found, comparison), picture)
     typer.echo(
         f"""
 Done in {(time.perf_counter() - started) / 60:.1f} minutes. Look at the lesions:  {picture}
@@ -82,15 +84,16 @@ def phantoms(out: Path, seed: int) -> Path:
     Raises:
         DataError: a folder of this name was made by another version or by something else.
     """
-    from pipeline.data.phantom import write_dataset
+    from pipeline.data.phantom import PHANTOM_VERSION
+    from pipeline.data.phantom_dataset import write_dataset
 
     folder = out / f"phantom-seed{seed}"
-    record = {"version": __version__, "seed": seed, "parts": PARTS}
+    record = {"phantom_version": PHANTOM_VERSION, "seed": seed, "parts": PARTS}
     if folder.exists():
         made = folder / "demo.json"
         if not made.is_file() or json.loads(made.read_text(encoding="utf-8")) != record:
             fix = "delete it, or choose another folder with --out"
-            raise DataError("phantoms of another version", expected=f"those of {__version__}", fix=fix, file=folder)
+            raise DataError("other phantoms", expected=f"version {PHANTOM_VERSION}", fix=fix, file=folder)
         typer.echo(f"      {folder} is used again")
         return folder
     out.mkdir(parents=True, exist_ok=True)
@@ -108,3 +111,15 @@ def phantoms(out: Path, seed: int) -> Path:
         (whole / "demo.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
         whole.rename(folder)
     return folder
+
+
+def predicted(result: CohortResult, folder: Path) -> dict[str, Path]:
+    """Case id -> label map of a cohort below ``folder``.
+
+    Raises:
+        DataError: a phantom that could not be predicted.
+    """
+    for outcome in result.outcomes:
+        if not outcome.output:
+            raise DataError(f"no prediction ({outcome.status}: {outcome.reason})", case=outcome.case)
+    return {outcome.case: folder / outcome.output for outcome in result.outcomes}

@@ -77,30 +77,31 @@ def load_cases(dataset: Path) -> list[DemoCase]:
     loaded = []
     for case in find_cases(dataset, CHANNELS):
         maps = [read_volume(case.image[name]) for name in CHANNELS]
-        label = read_volume(_label_path(case.label, case.case_id), dtype=np.uint8)
-        loaded.append(DemoCase(case.case_id, *(m.array for m in maps), label.array, maps[0].grid))
+        label = _labels(_label_path(case.label, case.case_id))
+        loaded.append(DemoCase(case.case_id, *(m.array for m in maps), label, maps[0].grid))
     return loaded
 
 
-def compare(train: Path, test: Path, predictions: Path) -> Comparison:
-    """Measure the predictions of the network, and of each family of rules tuned on ``train``, on the cases of ``test``.
+def compare(train: Path, test: Path, predictions: Mapping[str, Path]) -> Comparison:
+    """Measure the network's label maps, and each family of rules tuned on ``train``, on the cases of ``test``.
 
-    Raises:
-        DataError: a case has no prediction.
+    Args:
+        train: dataset on which the rules are tuned.
+        test: dataset on which everything is measured.
+        predictions: case id -> label map of the network.
     """
     rules = tune_rules(load_cases(train))
     cases = load_cases(test)
-    network = {case.case_id: _measure(predicted(case.case_id, predictions), case) for case in cases}
     features = {case.case_id: RuleFeatures(case) for case in cases}
-    methods = [Method(NETWORK, network)]
+    methods = [Method(NETWORK, {c.case_id: _measure(_labels(predictions[c.case_id]), c) for c in cases})]
     for family, rule in rules.items():
-        found = {case.case_id: apply_rule(features[case.case_id], rule.settings) for case in cases}
-        methods.append(Method(f"best {family} rule", {c.case_id: _measure(found[c.case_id], c) for c in cases}))
+        found = {c.case_id: _measure(apply_rule(features[c.case_id], rule.settings), c) for c in cases}
+        methods.append(Method(f"best {family} rule", found))
     lesions = sum(case.has_lesion for case in cases)
     return Comparison(methods, lesions, len(cases) - lesions)
 
 
-def drawn_cases(test: Path, predictions: Path, comparison: Comparison) -> list[FigureCase]:
+def drawn_cases(test: Path, predictions: Mapping[str, Path], comparison: Comparison) -> list[FigureCase]:
     """The best, the median and the worst case of the network, and a healthy one, with a false alarm if there is any."""
     results = comparison.methods[0].results
     cases = {case.case_id: case for case in load_cases(test)}
@@ -113,24 +114,12 @@ def drawn_cases(test: Path, predictions: Path, comparison: Comparison) -> list[F
         "healthy": healthy[:1],
     }
     return [
-        _figure_case(f"{word}: {i}", cases[i], predicted(i, predictions)) for word, ids in chosen.items() for i in ids
+        _figure_case(f"{word}: {i}", cases[i], _labels(predictions[i])) for word, ids in chosen.items() for i in ids
     ]
 
 
-def predicted(case_id: str, predictions: Path) -> np.ndarray:
-    """The label map (H, W, D) that was predicted for a case.
-
-    Raises:
-        DataError: there is none, or more than one.
-    """
-    found = [file for file in sorted(predictions.rglob("*.nii*")) if _belongs(file.relative_to(predictions), case_id)]
-    if len(found) != 1:
-        raise DataError(f"{len(found)} predictions", expected="one", case=case_id, file=predictions)
-    return read_volume(found[0], dtype=np.uint8).array
-
-
-def _belongs(file: Path, case_id: str) -> bool:
-    return case_id in file.parts[:-1] or file.name.startswith((f"{case_id}_", f"{case_id}."))
+def _labels(path: Path) -> np.ndarray:
+    return read_volume(path).array.astype(np.uint8)
 
 
 def _label_path(label: Path | None, case_id: str) -> Path:

@@ -28,7 +28,7 @@ def command(
     ] = 0.0,
 ) -> None:
     """Write a dataset of digital brain-perfusion phantoms: CBF, CBV and MTT maps with labelled stroke lesions."""
-    from pipeline.data.phantom import write_dataset
+    from pipeline.data.phantom_dataset import write_dataset
 
     with keeps(f"finished cases stay in {folder}; to have all: delete it and start again"), counted("cases") as count:
         write_dataset(folder, cases, seed, penumbra=penumbra, healthy_share=healthy, progress=count)

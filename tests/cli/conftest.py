@@ -55,7 +55,7 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> Rooms:
     names = {
         "pipeline.bundle.run": ("train", "evaluate", "predict", "publish"),
         "pipeline.bundle": ("find_bundle", "shipped_bundles", "is_bundle", "build", "verify"),
-        "pipeline.data.phantom": ("write_dataset",),
+        "pipeline.data.phantom_dataset": ("write_dataset",),
     }
     for module_name, functions in names.items():
         module: Any = ModuleType(module_name)
