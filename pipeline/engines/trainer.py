@@ -13,6 +13,7 @@ from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 
 from pipeline.engines.precision import Precision, fastest
+from pipeline.engines.schedule import Schedule
 from pipeline.errors import DataError
 
 logger = logging.getLogger("pipeline.engines")
@@ -33,6 +34,7 @@ class Trainer(SupervisedTrainer):
     Args:
         precision: ``auto`` times the step on the first batch (see :mod:`pipeline.engines.precision`); or its name.
         clip_gradient_norm: largest L2 norm of all gradients together; ``None`` leaves them.
+        schedule: of learning rate and time; without one the rate stays and ``max_epochs`` ends the run.
         kwargs: of MONAI's ``SupervisedTrainer``, by its names.
 
     ``engine.state`` gains ``precision``, ``gradient_norm``, ``iteration_s`` (seconds of the last iteration, waiting
@@ -49,9 +51,12 @@ class Trainer(SupervisedTrainer):
         loss_function: torch.nn.Module,
         precision: str = "auto",
         clip_gradient_norm: float | None = 12.0,
+        schedule: Schedule | None = None,
         **kwargs: Any,
     ) -> None:
         self.requested_precision, self.clip_gradient_norm = precision, clip_gradient_norm
+        if schedule is not None:  # before all other handlers: they read how far the run has come
+            kwargs["train_handlers"] = [schedule, *(kwargs.get("train_handlers") or [])]
         kwargs.setdefault("decollate", False)
         super().__init__(
             device=device,

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from os import PathLike
 from pathlib import Path
 
-import ignite.distributed as idist
 import numpy as np
 from ignite.engine import Engine, Events
 from torch.utils.tensorboard import SummaryWriter
 
-from pipeline.errors import ConfigError
 from pipeline.handlers.case_measures import case_id_of
 from pipeline.handlers.panel import case_panel
 from pipeline.io import read_volume
@@ -23,13 +20,12 @@ class OverlayImages:
 
     The evaluator's output has, per case, ``image`` (its meta names the file), and ``label`` and ``pred``, label maps
     (1, H, W, D) on the case's own grid. The image shown is read from its file, because the one in the output lies on
-    the network's grid. The step is the evaluator's epoch, which MONAI's ``ValidationHandler`` sets to the trainer's.
+    the network's grid. The step is the trainer's iteration, where :class:`pipeline.handlers.Validation` has noted it, else
+    the evaluator's epoch, which MONAI's ``ValidationHandler`` sets to the trainer's.
 
     Args:
         classes: id -> name, for the legend.
-        log_dir: where to write events. TensorBoard follows one event file per folder while a run goes on: where another
-            handler writes to the folder too, give both one ``summary_writer`` instead.
-        summary_writer: a TensorBoard writer; exactly one of the two.
+        writer: what :func:`pipeline.handlers.summary_writer` gave.
         cases: how many, the first that the loader gives (rank 0's in a distributed run).
         slices: how many per case at most.
         tag: the pictures are called ``<tag>/<case id>``.
@@ -39,30 +35,22 @@ class OverlayImages:
     def __init__(
         self,
         classes: Mapping[int, str] | Mapping[str, str],
-        log_dir: str | PathLike[str] | None = None,
-        summary_writer: SummaryWriter | None = None,
+        writer: SummaryWriter | None,
         cases: int = 3,
         slices: int = 4,
-        tag: str = "validation",
+        tag: str = "validate",
         window: Sequence[float] | None = None,
     ) -> None:
-        if (log_dir is None) == (summary_writer is None):
-            raise ConfigError(f"log_dir {log_dir} and summary_writer {summary_writer}", expected="exactly one of them")
         self.classes, self.cases, self.slices, self.tag = class_names(classes), cases, slices, tag
-        self.log_dir, self._writer = log_dir, summary_writer
+        self.writer = writer
         self.window = None if window is None else (float(window[0]), float(window[1]))
         self._kept: dict[str, tuple[Path, np.ndarray, np.ndarray]] = {}
 
     def attach(self, engine: Engine) -> None:
-        if idist.get_rank() == 0:
+        if self.writer is not None:
             engine.add_event_handler(Events.EPOCH_STARTED, self._kept.clear)
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._keep)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
-
-    def close(self) -> None:
-        """Closes the events file."""
-        if self._writer is not None:
-            self._writer.close()
 
     def _keep(self, engine: Engine) -> None:
         for case in engine.state.output[: max(0, self.cases - len(self._kept))]:
@@ -71,13 +59,13 @@ class OverlayImages:
             self._kept[case_id_of(case["pred"], case["label"])] = (file, *label_maps)
 
     def _write(self, engine: Engine) -> None:
-        if self._writer is None:
-            self._writer = SummaryWriter(self.log_dir)
+        assert self.writer is not None
+        step = getattr(engine.state, "trainer_iteration", engine.state.epoch)
         for case_id, (file, reference, prediction) in self._kept.items():
             volume = read_volume(file)
             spacing, orientation = volume.grid.spacing_mm, volume.grid.orientation
             picture = case_panel(
                 volume.array, reference, prediction, spacing, orientation, self.slices, self.classes, self.window
             )
-            self._writer.add_image(f"{self.tag}/{case_id}", picture, engine.state.epoch, dataformats="HWC")
-        self._writer.flush()
+            self.writer.add_image(f"{self.tag}/{case_id}", picture, step, dataformats="HWC")
+        self.writer.flush()
