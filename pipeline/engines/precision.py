@@ -7,6 +7,7 @@ hardware: each candidate runs the real step on a real batch.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -91,7 +92,7 @@ def fastest(step: Callable[[Precision], None], device: torch.device, repeats: in
 
     Args:
         step: runs forward and backward once, and leaves nothing behind.
-        repeats: timed runs after one warm-up; a candidate whose warm-up takes over three times the best is not repeated.
+        repeats: timed runs after a warm-up; a candidate whose warm-up takes twice the best so far is not repeated.
     """
 
     def timed(precision: Precision) -> float:
@@ -101,15 +102,13 @@ def fastest(step: Callable[[Precision], None], device: torch.device, repeats: in
             torch.cuda.synchronize(device)
         return time.perf_counter() - start
 
+    safest_first = candidates(device)
     seconds: dict[str, float] = {}
-    best: Precision | None = None
-    for candidate in candidates(device):
+    for candidate in reversed(safest_first):  # the likely fastest first, so that the slow ones are seen to be slow at once
         taken = timed(candidate)
-        if best is None or taken < 3 * seconds[best.name]:
-            taken = min(timed(candidate) for _ in range(repeats))
+        if taken < 2 * min(seconds.values(), default=math.inf):
+            taken = min(taken, *(timed(candidate) for _ in range(repeats)))
         seconds[candidate.name] = round(taken, 4)
-        # A tenth is noise: the earlier, safer candidate keeps its place unless it is clearly beaten.
-        if best is None or taken < 0.95 * seconds[best.name]:
-            best = candidate
-    assert best is not None
+    # Within a twentieth is noise: the safer of two candidates is taken.
+    best = next(candidate for candidate in safest_first if seconds[candidate.name] <= 1.05 * min(seconds.values()))
     return Precision(best.dtype, best.channels_last, seconds)

@@ -24,6 +24,35 @@ def _plain(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor
 
 
+class _Clock:
+    """Times iterations, and how long each waited for its data."""
+
+    def __init__(self) -> None:
+        self._mark = self._wait_s = self._epoch_wait_s = self._epoch_s = 0.0
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
+        engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._batch_arrived)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._count)
+
+    def restart(self) -> None:
+        self._mark = time.perf_counter()
+
+    def _start(self, engine: Engine) -> None:
+        self._epoch_wait_s = self._epoch_s = 0.0
+        self.restart()
+
+    def _batch_arrived(self, engine: Engine) -> None:
+        self._wait_s = time.perf_counter() - self._mark
+
+    def _count(self, engine: Engine) -> None:
+        engine.state.iteration_s = time.perf_counter() - self._mark
+        self._epoch_wait_s += self._wait_s
+        self._epoch_s += engine.state.iteration_s
+        engine.state.data_wait_share = self._epoch_wait_s / self._epoch_s
+        self.restart()
+
+
 class Trainer(SupervisedTrainer):
     """Trains a network on batches ``{"image": (B, C, H, W[, D]), "label": (B, 1, H, W[, D])}``.
 
@@ -55,8 +84,10 @@ class Trainer(SupervisedTrainer):
         **kwargs: Any,
     ) -> None:
         self.requested_precision, self.clip_gradient_norm = precision, clip_gradient_norm
-        if schedule is not None:  # before all other handlers: they read how far the run has come
-            kwargs["train_handlers"] = [schedule, *(kwargs.get("train_handlers") or [])]
+        self._clock = _Clock()
+        # Before all other handlers: they read how far the run has come and what its steps took.
+        first = [self._clock] if schedule is None else [self._clock, schedule]
+        kwargs["train_handlers"] = [*first, *(kwargs.get("train_handlers") or [])]
         kwargs.setdefault("decollate", False)
         super().__init__(
             device=device,
@@ -69,10 +100,6 @@ class Trainer(SupervisedTrainer):
         )
         self.state.precision = None
         self._scaler = torch.amp.GradScaler(self.state.device.type, enabled=False)
-        self._mark = self._wait = self._epoch_wait = self._epoch_s = 0.0
-        self.add_event_handler(Events.EPOCH_STARTED, self._start_clock)
-        self.add_event_handler(Events.GET_BATCH_COMPLETED, self._batch_arrived)
-        self.add_event_handler(Events.ITERATION_COMPLETED, self._count_time)
         # Ignite swallows an exception as soon as any handler listens to it: the last listener raises it again.
         self.add_event_handler(Events.EXCEPTION_RAISED, self._raise)
 
@@ -80,21 +107,9 @@ class Trainer(SupervisedTrainer):
     def _raise(engine: Engine, error: BaseException) -> None:
         raise error
 
-    def _start_clock(self, engine: Engine) -> None:
-        self._mark, self._epoch_wait, self._epoch_s = time.perf_counter(), 0.0, 0.0
-
-    def _batch_arrived(self, engine: Engine) -> None:
-        self._wait = time.perf_counter() - self._mark
-
-    def _count_time(self, engine: Engine) -> None:
-        self.state.iteration_s = time.perf_counter() - self._mark
-        self._epoch_wait += self._wait
-        self._epoch_s += self.state.iteration_s
-        self.state.data_wait_share = self._epoch_wait / self._epoch_s
-
     def restart_clock(self) -> None:
         """Forget the time since the last iteration: it was spent on something else, a validation."""
-        self._mark = time.perf_counter()
+        self._clock.restart()
 
     def _choose_precision(self, inputs: torch.Tensor, targets: torch.Tensor) -> Precision:
         device = self.state.device
@@ -111,6 +126,7 @@ class Trainer(SupervisedTrainer):
             self.optimizer.zero_grad(set_to_none=True)
             timings = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in chosen.seconds.items())
             logger.info("precision %s, the fastest step measured here (%s)", chosen.name, timings)
+            self.restart_clock()  # the probe is no part of the first iteration
         chosen.prepare(self.network)
         self._scaler = torch.amp.GradScaler(device.type, enabled=chosen.dtype is torch.float16)
         return chosen
