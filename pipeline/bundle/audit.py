@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bundle.allowed_targets import ALLOWED_TARGETS, ROOMS
-from pipeline.errors import BundleError
+from pipeline.bundle.strict_yaml import read
+from pipeline.errors import BundleError, PipelineError
 
 _REFERENCE = re.compile(r"@[A-Za-z_]\w*(?:(?:#|::)\w+)*", re.ASCII)
 _RELATIVE = re.compile(r"[@%](?:#|::)")  # MONAI rewrites these inside any text
@@ -80,14 +81,31 @@ def audit_bundle(bundle: Path) -> list[str]:
         for path in sorted(bundle.rglob("*"))
         if path.suffix.lower() in _CODE_SUFFIXES or path.name == "logging.conf"
     ]
-    for file in sorted((bundle / "configs").glob("*.json")):
+    for file in sorted((bundle / "configs").rglob("*")):
+        name = file.relative_to(bundle).as_posix()
+        if name == "configs/bundle.yaml" or file.suffix.lower() not in (".json", ".yaml", ".yml"):
+            continue  # the delta is audited as part of what is built from it
         try:
-            config = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_without_duplicates)
-        except ValueError as error:
-            problems.append(f"configs/{file.name}: {error}")
+            config = read_json(file) if file.suffix.lower() == ".json" else read(file)
+        except PipelineError as error:
+            problems.append(f"{name}: {error.found}")
             continue
-        problems += [f"configs/{file.name}: {problem}" for problem in audit_config(config, file)]
+        problems += [f"{name}: {problem}" for problem in audit_config(config, file)]
     return problems
+
+
+def read_json(file: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        BundleError: no such file, no JSON, or a key twice in one block.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_without_duplicates)
+    except FileNotFoundError:
+        raise BundleError("no such file", file=file) from None
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"no JSON ({error})", file=file) from None
 
 
 def references(text: str) -> list[tuple[str, ...]]:
@@ -148,6 +166,8 @@ def _walk(value: Any, path: tuple[str, ...]) -> Iterator[Problem]:
             elif key == "_mode_":
                 if item not in _MODES:
                     yield Problem(f"{where}#_mode_", repr(item), " or ".join(_MODES))
+            elif key == "_desc_" and isinstance(item, str) and item[:1] not in ("$", "%", "@"):
+                continue
             else:
                 yield from _walk(item, (*path, str(key)))
     elif isinstance(value, list):
@@ -201,6 +221,8 @@ def _text(text: str) -> str | None:
         return "no macro: the value itself, or a reference @id"
     if text.startswith("@") and not _REFERENCE.fullmatch(text):
         return "a whole reference such as @train#dataset; with more around it, start with $"
+    if "#" in text and not text.startswith("@"):
+        return "no # in text: MONAI turns it into :: without a word"
     if _RELATIVE.search(text):
         return "an absolute reference: MONAI rewrites @# and %# in any text"
     return None
