@@ -86,7 +86,7 @@ def resolve(
         kind: one of `KINDS`.
         network: name of another network's base file; ``network=NAME`` among the overrides says the same. The bundle's
             own ``network_def`` is then left out (and that is logged): it is written for the bundle's own network.
-        overrides: ``KEY=VALUE`` texts, or (key, value) pairs whose value is taken as it is (a path, say); later ones win.
+        overrides: ``KEY=VALUE`` texts, or (key, value) pairs whose value is taken as it is (a path); later ones win.
         configs: the base configs; by default the shipped ones.
 
     Returns:

@@ -14,7 +14,6 @@ from typing import Any
 from pipeline.bundle.strict_yaml import parse, split_key
 from pipeline.errors import ConfigError
 
-
 Override = str | tuple[str, Any]
 """``KEY=VALUE`` as typed, or a key and a value that needs no reading (a path may hold what YAML takes for syntax)."""
 

@@ -197,7 +197,7 @@ def test_special_keys_of_a_component_that_are_data_pass():
 
 
 def test_metadata_is_parsed_by_monai_and_so_must_be_plain(tmp_path):
-    for value in ("$import os", "@x", "%file.json", {"_target_": "monai.transforms.Compose"}):
+    for value in ("$import os", "@x", "a@::x", "a@##x", "%file.json", {"_target_": "monai.transforms.Compose"}):
         assert audit_config({"task": [value]}, tmp_path / "metadata.json")
     assert audit_config({"channel_def": {"0": "ct"}, "authors": "a@b.org"}, tmp_path / "metadata.json") == []
 
