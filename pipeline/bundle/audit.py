@@ -17,7 +17,6 @@ from __future__ import annotations
 import ast
 import json
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -27,16 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bundle.allowed_targets import ALLOWED_TARGETS, ROOMS
-from pipeline.errors import BundleError
+from pipeline.bundle.expression import is_relative, text_problem
+from pipeline.bundle.strict_yaml import read
+from pipeline.errors import BundleError, PipelineError
 
-_REFERENCE = re.compile(r"@[A-Za-z_]\w*(?:(?:#|::)\w+)*", re.ASCII)
-_RELATIVE = re.compile(r"[@%](?:#|::)")  # MONAI rewrites these inside any text
-_PLACE = "reference_"
 _COMPONENT_KEYS = frozenset({"_target_", "_desc_", "_disabled_", "_requires_", "_mode_"})
 _MODES = ("default", "callable")
-# Attributes of generators, frames, coroutines, tracebacks and code objects: the way from an object to the interpreter.
-_INTERPRETER = re.compile(r"(gi|cr|ag|f|tb|co)_\w+")
-_LONGEST_EXPRESSION = 200
 _CODE_SUFFIXES = {".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".sh", ".bat", ".ps1", ".ipynb", ".pkl", ".pickle"}
 
 
@@ -80,24 +75,31 @@ def audit_bundle(bundle: Path) -> list[str]:
         for path in sorted(bundle.rglob("*"))
         if path.suffix.lower() in _CODE_SUFFIXES or path.name == "logging.conf"
     ]
-    for file in sorted((bundle / "configs").glob("*.json")):
+    for file in sorted((bundle / "configs").rglob("*")):
+        name = file.relative_to(bundle).as_posix()
+        if name == "configs/bundle.yaml" or file.suffix.lower() not in (".json", ".yaml", ".yml"):
+            continue  # the delta is audited as part of what is built from it
         try:
-            config = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_without_duplicates)
-        except ValueError as error:
-            problems.append(f"configs/{file.name}: {error}")
+            config = read_json(file) if file.suffix.lower() == ".json" else read(file)
+        except PipelineError as error:
+            problems.append(f"{name}: {error.found}")
             continue
-        problems += [f"configs/{file.name}: {problem}" for problem in audit_config(config, file)]
+        problems += [f"{name}: {problem}" for problem in audit_config(config, file)]
     return problems
 
 
-def references(text: str) -> list[tuple[str, ...]]:
-    """The ids that a text refers to: all in an expression, the one that a plain reference is, else none.
+def read_json(file: Path) -> Any:
+    """The content of a JSON file.
 
-    >>> references("$@bundle_root + '/models'"), references("@train#steps"), references("mail@example.org")
-    ([('bundle_root',)], [('train', 'steps')], [])
+    Raises:
+        BundleError: no such file, no JSON, or a key twice in one block.
     """
-    found = _REFERENCE.findall(text) if text.startswith("$") else [text] if _REFERENCE.fullmatch(text) else []
-    return [tuple(ref[1:].replace("#", "::").split("::")) for ref in found]
+    try:
+        return json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_without_duplicates)
+    except FileNotFoundError:
+        raise BundleError("no such file", file=file) from None
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"no JSON ({error})", file=file) from None
 
 
 def target_problem(target: Any) -> str | None:
@@ -148,13 +150,15 @@ def _walk(value: Any, path: tuple[str, ...]) -> Iterator[Problem]:
             elif key == "_mode_":
                 if item not in _MODES:
                     yield Problem(f"{where}#_mode_", repr(item), " or ".join(_MODES))
+            elif key == "_desc_" and isinstance(item, str) and item[:1] not in ("$", "%", "@"):
+                continue
             else:
                 yield from _walk(item, (*path, str(key)))
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from _walk(item, (*path, str(index)))
     elif isinstance(value, str):
-        expected = _text(value)
+        expected = text_problem(value)
         if expected:
             yield Problem(where, value, expected)
     else:
@@ -172,7 +176,7 @@ def _walk_metadata(value: Any, path: tuple[str, ...]) -> Iterator[Problem]:
         for index, item in enumerate(value):
             yield from _walk_metadata(item, (*path, str(index)))
     elif isinstance(value, str):
-        if value.startswith(("$", "@", "%")) or _RELATIVE.search(value):
+        if value.startswith(("$", "@", "%")) or is_relative(value):
             yield Problem(where, value, "plain text: MONAI parses metadata like any config")
     else:
         yield from _number(value, where)
@@ -192,53 +196,6 @@ def _number(value: Any, where: str) -> Iterator[Problem]:
     if value is None or (isinstance(value, bool | int | float) and math.isfinite(value)):
         return
     yield Problem(where, f"{value!r}", "text, a finite number, true, false, null, a list or a dict")
-
-
-def _text(text: str) -> str | None:
-    if text.startswith("$"):
-        return None if _is_harmless(text[1:]) else "a reference such as $@trainer.run() or $@bundle_root + '/models'"
-    if text.startswith("%"):
-        return "no macro: the value itself, or a reference @id"
-    if text.startswith("@") and not _REFERENCE.fullmatch(text):
-        return "a whole reference such as @train#dataset; with more around it, start with $"
-    if _RELATIVE.search(text):
-        return "an absolute reference: MONAI rewrites @# and %# in any text"
-    return None
-
-
-def _is_harmless(expression: str) -> bool:
-    if len(expression) > _LONGEST_EXPRESSION or not expression.isascii() or _PLACE in expression:
-        return False
-    expression = _REFERENCE.sub(_PLACE, expression)
-    if "#" in expression:  # a comment to Python, but `::` to MONAI, which rewrites the text first
-        return False
-    try:
-        tree = ast.parse(expression, mode="eval")
-    except (SyntaxError, ValueError):
-        return False
-    return _is_value(tree.body)
-
-
-def _is_value(node: ast.expr) -> bool:
-    """Whether an expression is one of the few that a config may hold; what is not named here is refused."""
-    if isinstance(node, ast.Name):
-        return node.id == _PLACE
-    if isinstance(node, ast.Attribute):
-        return _is_value(node.value) and not node.attr.startswith("_") and not _INTERPRETER.fullmatch(node.attr)
-    if isinstance(node, ast.Call):
-        return isinstance(node.func, ast.Attribute) and _is_value(node.func) and not node.args and not node.keywords
-    if isinstance(node, ast.BinOp):
-        return isinstance(node.op, ast.Add) and _is_value(node.left) and _is_literal(node.right)
-    if isinstance(node, ast.List):
-        return all(_is_value(item) for item in node.elts)
-    return False
-
-
-def _is_literal(node: ast.expr) -> bool:
-    # MONAI substitutes references and `#` inside quotes as well, which would end the literal early.
-    if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
-        return False
-    return not any(sign in node.value for sign in ("@", "%", "#", _PLACE))
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

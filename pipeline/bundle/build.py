@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle.audit import require_data_only
+from pipeline.bundle.audit import read_json, require_data_only
 from pipeline.bundle.base import KINDS, Base
 from pipeline.bundle.find import shipped_configs
 from pipeline.bundle.merge import KeyPath, Merge, nearest
-from pipeline.bundle.overrides import is_network_name, parse_override, take_network
+from pipeline.bundle.overrides import Override, is_network_name, parse_override, take_network
 from pipeline.bundle.standalone import standalone
 from pipeline.bundle.strict_yaml import read
 from pipeline.errors import BundleError, ConfigError
@@ -76,7 +76,7 @@ def resolve(
     bundle: Path,
     kind: str,
     network: str | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[Override] = (),
     *,
     configs: Path | None = None,
 ) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def resolve(
         kind: one of `KINDS`.
         network: name of another network's base file; ``network=NAME`` among the overrides says the same. The bundle's
             own ``network_def`` is then left out (and that is logged): it is written for the bundle's own network.
-        overrides: ``KEY=VALUE`` texts, later ones winning.
+        overrides: ``KEY=VALUE`` texts, or (key, value) pairs whose value is taken as it is (a path); later ones win.
         configs: the base configs; by default the shipped ones.
 
     Returns:
@@ -117,7 +117,7 @@ def _dump(config: dict[str, Any]) -> bytes:
 
 
 def _resolve_all(
-    bundle: Path, network: str | None, configs: Path, only: str | None = None, overrides: Sequence[str] = ()
+    bundle: Path, network: str | None, configs: Path, only: str | None = None, overrides: Sequence[Override] = ()
 ) -> dict[str, dict[str, Any]]:
     """The standalone configs of all kinds, or of one; the delta is always held against all."""
     base, file = Base(configs), _delta_file(bundle)
@@ -129,8 +129,8 @@ def _resolve_all(
         _logger.warning("network_def of %s is written for %s: left out for %s", file, own, network)
         delta.pop("network_def")
     dims = delta.get("spatial_dims")
-    for text in overrides:
-        dims = parse_override(text)[1].get("spatial_dims", dims)
+    for override in overrides:
+        dims = parse_override(override)[1].get("spatial_dims", dims)
 
     bases = {kind: base.load(kind, network or own, dims) for kind in KINDS}
     merges = {kind: Merge(file=file) for kind in KINDS}
@@ -156,10 +156,13 @@ def _refuse_unknown_everywhere(merges: dict[str, Merge], bases: dict[str, dict[s
                 raise _unknown_key(path, known, bases.values(), merge.file)
 
 
-def _overridden(config: dict[str, Any], overrides: Sequence[str], file: Path, *, index: bool = False) -> dict[str, Any]:
-    for text in overrides:
-        merge = Merge(file=f"{file}, override {text}", index_lists=index)
-        config = merge(config, parse_override(text)[1])
+def _overridden(
+    config: dict[str, Any], overrides: Sequence[Override], file: Path, *, index: bool = False
+) -> dict[str, Any]:
+    for override in overrides:
+        key, delta = parse_override(override)
+        merge = Merge(file=f"{file}, override {key}", index_lists=index)
+        config = merge(config, delta)
         for path, known in merge.unknown.items():
             raise _unknown_key(path, known, (config,), file)
     return config
@@ -175,17 +178,14 @@ def _unknown_key(path: KeyPath, known: Iterable[str], configs: Iterable[dict[str
     )
 
 
-def _from_json(bundle: Path, kind: str, network: str | None, overrides: Sequence[str]) -> dict[str, Any]:
+def _from_json(bundle: Path, kind: str, network: str | None, overrides: Sequence[Override]) -> dict[str, Any]:
     """A bundle from elsewhere: its own file, audited before an override looks at a signature."""
     file = bundle / "configs" / f"{kind}.json"
     if network is not None:
         raise ConfigError(f"network={network}", expected="values only: this bundle has no bundle.yaml", file=bundle)
     if not file.is_file():
         raise BundleError(f"no {kind}.json", file=bundle, expected=f"configs/bundle.yaml or configs/{kind}.json")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BundleError(f"no JSON ({error})", file=file) from None
+    config = read_json(file)
     require_data_only(config, file)
     config = _overridden(config, overrides, file, index=True)
     require_data_only(config, file)

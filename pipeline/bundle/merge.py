@@ -103,6 +103,14 @@ class Merge:
             raise self._refusal(f"{delta!r} in place of a dict", path, wanted)
         if isinstance(base, list) and isinstance(delta, dict) and not is_component(delta):
             return self._list(base, delta, path)
+        if isinstance(delta, dict) and not is_component(delta) and not delta.get("_replace_"):
+            if isinstance(base, str) and base[:1] in ("@", "$"):  # the keys belong to what is referred to
+                self.unknown.update({(*path, key): () for key in delta})
+                return base
+            if isinstance(base, str | int | float):
+                raise self._refusal(f"a dict in place of {base!r}", path, "one value")
+        if isinstance(base, int | float) and isinstance(delta, str) and delta[:1] not in ("@", "$"):
+            raise self._refusal(f"the text {delta!r} in place of {base!r}", path, "a number, true or false")
         return self._new(delta, path)
 
     def _dict(self, base: dict[str, Any], delta: dict[str, Any], path: KeyPath) -> dict[str, Any]:

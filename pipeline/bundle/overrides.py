@@ -14,42 +14,46 @@ from typing import Any
 from pipeline.bundle.strict_yaml import parse, split_key
 from pipeline.errors import ConfigError
 
+Override = str | tuple[str, Any]
+"""``KEY=VALUE`` as typed, or a key and a value that needs no reading (a path may hold what YAML takes for syntax)."""
 
-def parse_override(text: str) -> tuple[str, dict[str, Any]]:
+
+def parse_override(override: Override) -> tuple[str, dict[str, Any]]:
     """The key as written with ``#``, and the delta that the override stands for.
 
     Args:
-        text: ``KEY=VALUE``; KEY is nested with ``#`` or ``::``, VALUE is YAML.
+        override: ``KEY=VALUE`` or ``(KEY, value)``; KEY is nested with ``#`` or ``::``, VALUE is YAML.
 
     Raises:
         ConfigError: no ``=``, no key, or a value that is no YAML.
     """
-    key, equals, value = text.partition("=")
+    key, equals, value = override.partition("=") if isinstance(override, str) else (override[0], "=", override[1])
     keys = split_key(key.strip().removeprefix("--"))
     if not equals or not all(keys):
-        raise ConfigError(f"{text!r}", expected="KEY=VALUE, such as max_epochs=20 or train#steps#crop#num_samples=4")
-    delta: Any = parse(value, f"override {key}")
+        expected = "KEY=VALUE, such as max_epochs=20 or train#steps#crop#num_samples=4"
+        raise ConfigError(f"{override!r}", expected=expected)
+    delta: Any = parse(value, f"override {key}") if isinstance(override, str) else value
     for name in reversed(keys):
         delta = {name: delta}
     return "#".join(keys), delta
 
 
-def take_network(overrides: Iterable[str]) -> tuple[str | None, tuple[str, ...]]:
+def take_network(overrides: Iterable[Override]) -> tuple[str | None, tuple[Override, ...]]:
     """Splits ``network=NAME`` (a choice of base file) from the overrides of values.
 
     Raises:
         ConfigError: two different choices.
     """
     chosen: str | None = None
-    rest = []
-    for text in overrides:
-        key, delta = parse_override(text)
+    rest: list[Override] = []
+    for override in overrides:
+        key, delta = parse_override(override)
         if key == "network" and is_network_name(delta["network"]):
             if chosen not in (None, delta["network"]):
-                raise ConfigError(f"network={chosen} and {text}", expected="one network")
+                raise ConfigError(f"network={chosen} and network={delta['network']}", expected="one network")
             chosen = delta["network"]
         else:
-            rest.append(text)
+            rest.append(override)
     return chosen, tuple(rest)
 
 

@@ -18,7 +18,7 @@ from difflib import get_close_matches
 from os import PathLike
 from typing import Any
 
-from pipeline.bundle.audit import references
+from pipeline.bundle.expression import references
 from pipeline.bundle.merge import is_component
 from pipeline.bundle.strict_yaml import split_key
 from pipeline.errors import ConfigError

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle.audit import audit_bundle
+from pipeline.bundle.audit import audit_bundle, read_json
 from pipeline.bundle.base import KINDS
 from pipeline.bundle.build import build
 from pipeline.bundle.signature import signature_problems
@@ -28,6 +29,7 @@ REQUIRED_FILES = (
     "docs/data_license.txt",
 )
 SCHEMA = Path(__file__).with_name("schema") / "meta_schema_20240725.json"
+_WORKFLOWS = {kind: "train" if kind.endswith("train") else "infer" for kind in KINDS}
 _LARGE_BYTES = 25 * 2**20
 _SHAPE = re.compile(r"\d+|\d+\*n|\*")
 
@@ -69,31 +71,36 @@ def verify(bundle: Path, *, configs: Path | None = None) -> list[str]:
 
 
 def _read(bundle: Path, name: str) -> dict[str, Any]:
-    return json.loads((bundle / "configs" / f"{name}.json").read_text(encoding="utf-8"))
+    return read_json(bundle / "configs" / f"{name}.json")
 
 
 def _metadata(metadata: dict[str, Any]) -> Iterator[str]:
     from jsonschema import Draft201909Validator
 
     schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
-    for error in sorted(Draft201909Validator(schema).iter_errors(metadata), key=lambda e: list(map(str, e.path))):
-        yield f"metadata.json: {'#'.join(map(str, error.path)) or 'top level'}: {error.message}"
-    version = metadata.get("version")
+    errors = sorted(Draft201909Validator(schema).iter_errors(metadata), key=lambda e: list(map(str, e.path)))
+    for error in errors:
+        while error.context:  # of the alternatives that a value may follow, the one that it followed furthest
+            error = max(error.context, key=lambda e: len(e.absolute_path))
+        yield f"metadata.json: {'#'.join(map(str, error.absolute_path)) or 'top level'}: {error.message}"
+    if errors:
+        return  # the rest relies on the types that the schema demands
+    version = metadata["version"]
     if version not in metadata.get("changelog", {}):
         yield f"metadata.json: version {version} is not in the changelog; write what changed under {version!r}"
     if not str(metadata.get("schema", "")).endswith(SCHEMA.name):
         yield f"metadata.json: schema {metadata.get('schema')!r}; expected the URL of {SCHEMA.name}"
-    formats = metadata.get("network_data_format", {})
+    formats = metadata["network_data_format"]
     for side, tensor in (("inputs", "image"), ("outputs", "pred")):
-        entry = formats.get(side, {}).get(tensor)
+        entry = formats[side].get(tensor)
         if entry is None:
             yield f"metadata.json: network_data_format#{side} has no {tensor!r}"
             continue
         where = f"metadata.json: network_data_format#{side}#{tensor}"
-        number, names = entry.get("num_channels"), entry.get("channel_def", {})
-        if sorted(names) != sorted(map(str, range(number or 0))):
+        number, names = entry["num_channels"], entry.get("channel_def", {})
+        if sorted(names) != sorted(map(str, range(number))):
             yield f"{where}: channel_def names {', '.join(names) or 'none'}; expected 0 to {number} - 1"
-        if not all(_SHAPE.fullmatch(str(size)) for size in entry.get("spatial_shape", ())):
+        if not all(_SHAPE.fullmatch(str(size)) for size in entry["spatial_shape"]):
             yield f"{where}: spatial_shape {entry['spatial_shape']}; expected numbers or 'k*n'"
 
 
@@ -151,23 +158,48 @@ def _large_files(bundle: Path) -> Iterator[str]:
 
 
 def _properties(bundle: Path) -> Iterator[str]:
-    """What MONAI's applications look for in a config, by MONAI's own check."""
-    import tempfile
-
+    """What MONAI's applications look for: by its tables in all configs, by its own check in those for one process."""
     from monai.bundle import ConfigWorkflow
 
-    for kind, workflow in (("train", "train"), ("evaluate", "infer"), ("inference", "infer")):
+    for kind, workflow in _WORKFLOWS.items():
+        file = bundle / "configs" / f"{kind}.json"
+        if not file.is_file():
+            continue
         config = _read(bundle, kind)
-        with tempfile.TemporaryDirectory() as folder:
-            checked = ConfigWorkflow(
-                config_file=str(bundle / "configs" / f"{kind}.json"),
-                workflow_type=workflow,
-                logging_file=False,
-                **_without_data(config, bundle, Path(folder)),
-            )
-            checked.initialize()
-            for name in checked.check_properties() or ():
-                yield f"configs/{kind}.json: MONAI's property {name!r} is missing or not reached by its reference"
+        problems = list(_property_ids(config, workflow))
+        if not problems and not kind.startswith("multi_gpu"):
+            with tempfile.TemporaryDirectory() as folder:
+                overrides = _without_data(config, bundle, Path(folder))
+                checked = ConfigWorkflow(str(file), workflow_type=workflow, logging_file=False, **overrides)
+                try:
+                    checked.initialize()
+                    problems += [f"MONAI misses its property {name!r}" for name in checked.check_properties() or ()]
+                except Exception as error:  # whatever a component raises when it is constructed is the finding
+                    problems.append(f"can't be constructed: {_cause(error)}")
+        yield from (f"configs/{file.name}: {problem}" for problem in problems)
+
+
+def _property_ids(config: dict[str, Any], workflow: str) -> Iterator[str]:
+    """MONAI's property check without constructing: ids that must exist, references that must lead to them by name."""
+    from monai.bundle import ConfigParser
+    from monai.bundle.properties import InferProperties, TrainProperties
+
+    parser = ConfigParser(config)
+    for name, entry in (TrainProperties if workflow == "train" else InferProperties).items():
+        identity, user = entry["id"].replace("::", "#"), entry.get("refer_id")
+        if entry["required"] and identity not in parser:
+            yield f"{identity} is missing, which MONAI requires as property {name!r}"
+        # `validator` and `interval` are arguments of a handler, not ids.
+        reference = parser.get(user) if user and "::" in user else None
+        if reference is not None and str(reference).replace("::", "#") != f"@{identity}":
+            yield f"{user.replace('::', '#')} must be the reference @{identity}: MONAI looks for {name!r} there"
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The first error of a chain: MONAI wraps what a component raised in an error that does not say it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _without_data(config: dict[str, Any], bundle: Path, folder: Path) -> dict[str, Any]:

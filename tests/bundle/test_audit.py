@@ -8,9 +8,8 @@ import pydoc
 
 import pytest
 
-from pipeline.bundle import audit_bundle, audit_config, require_data_only
-from pipeline.bundle.allowed_targets import ALLOWED_TARGETS, ROOMS
-from pipeline.bundle import audit
+from pipeline.bundle import audit, audit_bundle, audit_config, require_data_only
+from pipeline.bundle.allowed_targets import ALLOWED_TARGETS
 from pipeline.bundle.signature import parameters
 from pipeline.errors import BundleError
 
@@ -87,6 +86,7 @@ ATTACKS = [
     "@a.b",
     "@@train#steps",
     "@",
+    "/data/#1",  # MONAI would read /data/::1
 ]
 
 
@@ -186,13 +186,18 @@ def test_keys_and_values_beyond_data_are_refused(special):
 
 
 def test_special_keys_of_a_component_that_are_data_pass():
-    component = {"_target_": "monai.handlers.from_engine", "_desc_": "why", "_mode_": "callable", "_requires_": ["@a"]}
+    component = {
+        "_target_": "monai.handlers.from_engine",
+        "_desc_": "why #1",
+        "_mode_": "callable",
+        "_requires_": ["@a"],
+    }
     assert audit_config({"x": {**component, "_disabled_": False}, "a": {"_desc_": "text"}}) == []
     assert len(audit_config({"x": {"_mode_": "callable"}})) == 1
 
 
 def test_metadata_is_parsed_by_monai_and_so_must_be_plain(tmp_path):
-    for value in ("$import os", "@x", "%file.json", {"_target_": "monai.transforms.Compose"}):
+    for value in ("$import os", "@x", "a@::x", "a@##x", "%file.json", {"_target_": "monai.transforms.Compose"}):
         assert audit_config({"task": [value]}, tmp_path / "metadata.json")
     assert audit_config({"channel_def": {"0": "ct"}, "authors": "a@b.org"}, tmp_path / "metadata.json") == []
 
@@ -216,17 +221,20 @@ def test_a_bundle_ships_no_code(bundle):
     (bundle / "configs" / "logging.conf").touch()
     (bundle / "configs" / "extra.json").write_text('{"a": 1, "a": "$import os"}')
     (bundle / "configs" / "inference.json").write_text('{"a": "$import os"}')
+    (bundle / "configs" / "deep.json").write_text("[" * 100000)
+    (bundle / "configs" / "other.yaml").write_text("a: $import os")
     assert [problem.split(":")[0] for problem in audit_bundle(bundle)] == [
         "configs/logging.conf",
         "scripts/__init__.py",
+        "configs/deep.json",
         "configs/extra.json",
         "configs/inference.json",
+        "configs/other.yaml",
     ]
 
 
 @pytest.mark.parametrize("name", sorted(ALLOWED_TARGETS))
 def test_every_allowed_name_is_a_class_or_function_of_that_package(name):
-    parts = name.split(".")
     found = pydoc.locate(name)  # as MONAI finds it
     assert inspect.isclass(found) or inspect.isroutine(found)
     assert found.__module__.split(".")[0] == name.split(".")[0]

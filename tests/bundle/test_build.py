@@ -176,6 +176,7 @@ def test_overrides_by_name_and_by_yaml_value(bundle, configs):
             "train#handlers#stats#tag_name=loss",
             "output_dir=/tmp/a=b",
             "ema={_target_: monai.inferers.SimpleInferer}",
+            ("dataset_dir", "/data: [1]"),
         ),
         configs=configs,
     )
@@ -185,6 +186,7 @@ def test_overrides_by_name_and_by_yaml_value(bundle, configs):
     assert config["patch_size"] == [4, 4, 8]
     assert config["train"]["handlers"][1]["tag_name"] == "loss"
     assert config["output_dir"] == "/tmp/a=b"
+    assert config["dataset_dir"] == "/data: [1]"
     assert not (bundle / "configs" / "train.json").exists()
 
 
@@ -195,6 +197,11 @@ def test_overrides_by_name_and_by_yaml_value(bundle, configs):
         ("train#trainer#max_epoch=7", r"unknown key train#trainer#max_epoch;.*nearest: train#trainer#max_epochs"),
         ("num_samples", "expected KEY=VALUE"),
         ("=3", "expected KEY=VALUE"),
+        (("dataset_dir", "/data/#1"), "no # in text"),
+        ("max_epochs=ten", "the text 'ten' in place of 3 at max_epochs"),
+        ("max_epochs={a: 1}", "a dict in place of 3 at max_epochs"),
+        ("patch_size={a: 1}", "a dict in place of a list at patch_size"),
+        ("train#trainer#network#channels=3", "unknown key train#trainer#network#channels"),
         ("learning_rate=1e-4", "write 1.0e-4"),
         ("train#handlers#0#interval=2", "unknown key train#handlers#0"),
         ("network=unt", r"network 'unt' for 3 dimensions.*one of residual_3d, small_2d, small_3d"),
@@ -248,7 +255,7 @@ def test_a_foreign_bundle_is_read_from_its_json(bundle, configs):
     assert changed["train"]["handlers"][1]["tag_name"] == "x"
     with pytest.raises(ConfigError, match="unknown key train#handlers#2"):
         resolve(bundle, "train", overrides=("train#handlers#2#tag_name=x",))
-    with pytest.raises(BundleError, match="no configs/bundle.yaml"):
+    with pytest.raises(BundleError, match=r"no configs/bundle.yaml"):
         build(bundle, configs=configs)
     (bundle / "configs" / "train.json").write_text('{"imports": ["$import os"]}')
     with pytest.raises(BundleError, match=r"imports#0: found \$import os"):

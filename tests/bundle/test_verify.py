@@ -47,7 +47,7 @@ def test_missing_files_and_code_come_first(built, configs):
 
 
 def test_stale_files(built, configs, delta):
-    delta("val_interval: 2")
+    delta("train#steps#scale#maxv: 2.0")
     problems = verify(built, configs=configs)
     assert len(problems) == 1
     assert "stale train.json, multi_gpu_train.json" in problems[0]
@@ -65,7 +65,7 @@ IMAGE, PRED = "network_data_format#inputs#image", "network_data_format#outputs#p
         (IMAGE, None, "has no 'image'"),
         (f"{IMAGE}#num_channels", "2", "is not of type 'integer'"),
         (f"{IMAGE}#num_channels", 3, "channel_def names 0, 1; expected 0 to 3 - 1"),
-        (f"{IMAGE}#spatial_shape", ["n+8", 8, 8], "expected numbers or 'k*n'"),
+        (f"{IMAGE}#spatial_shape", ["n+8", 8, 8], r"expected numbers or 'k\*n'"),
         (f"{IMAGE}#channel_def", {"0": "mtt", "1": "cbf"}, r"the configs say \['cbf', 'mtt'\]"),
         (f"{PRED}#channel_def", {"0": "background", "1": "tumour"}, "the configs say .*'1': 'lesion'"),
         (f"{IMAGE}#spatial_shape", ["2*n", "2*n", "2*n"], "does not take 2 channels of 2x2x2"),
@@ -100,8 +100,9 @@ def test_channels_of_the_network_against_the_metadata(built, configs):
     [
         ("inferer#overlapp", 0.5, "inferer: monai.inferers.SlidingWindowInferer takes no 'overlapp'"),
         ("inferer#roi_size", None, "inferer: monai.inferers.SlidingWindowInferer needs 'roi_size'"),
-        ("dataset_dir", None, "MONAI's property 'dataset_dir' is missing"),
-        ("evaluator#val_handlers", "@steps", "MONAI's property 'handlers' is missing or not reached"),
+        ("inferer#mode", "triangular", "can't be constructed"),
+        ("dataset_dir", None, "dataset_dir is missing, which MONAI requires as property 'dataset_dir'"),
+        ("evaluator#val_handlers", [], "evaluator#val_handlers must be the reference @handlers"),
     ],
 )
 def test_generated_files_of_a_foreign_bundle(built, path, value, message):
