@@ -155,7 +155,8 @@ def check_input_size(size: Sequence[int], total_stride: Sequence[int], one_voxel
     stride = " x ".join(map(str, total_stride))
     if len(size) != len(total_stride):
         raise ConfigError(
-            f"an input with {len(size)} spatial axes", expected=f"a batch (B, C, *spatial) with {len(total_stride)} of them"
+            f"an input with {len(size)} spatial axes",
+            expected=f"a batch (B, C, *spatial) with {len(total_stride)} of them",
         )
     smaller = [max(n // s, 1) * s for n, s in zip(size, total_stride, strict=True)]
     larger = [-(-n // s) * s for n, s in zip(size, total_stride, strict=True)]

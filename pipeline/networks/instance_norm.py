@@ -29,7 +29,8 @@ class InstanceNorm(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.is_cuda:
             return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
-        if not torch.jit.is_scripting():
+        # A compiler fuses group norm and its backward by itself.
+        if not torch.jit.is_scripting() and not torch.compiler.is_compiling():
             # By layout, not by dtype: in float32 too the backward below takes half the time of torch's.
             if self.training and torch.is_grad_enabled() and not x.is_contiguous():
                 return _ChannelsLastNorm.apply(x, self.weight, self.bias, self.eps)

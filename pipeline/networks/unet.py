@@ -91,7 +91,9 @@ class UNet(nn.Module):
         if any(k % 2 == 0 for kernel in kernels for k in kernel):
             raise ConfigError(f"kernel_sizes {kernels}", expected="odd numbers, so that padding keeps the size")
         if any(s != 1 for s in steps[0]):
-            raise ConfigError(f"strides {steps}", expected="1 into the first level, so that logits have the input's size")
+            raise ConfigError(
+                f"strides {steps}", expected="1 into the first level, so that logits have the input's size"
+            )
 
         self.spatial_dims, self.in_channels, self.out_channels = spatial_dims, in_channels, out_channels
         self.total_stride = tuple(math.prod(axis) for axis in zip(*steps, strict=True))
