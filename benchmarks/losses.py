@@ -2,7 +2,8 @@
 
     python benchmarks/losses.py [--threads 2] [--repeats 9]
 
-A ratio above 1 says how many times faster ours is. The two take turns; the median of the repeats counts, after one round of warming up.
+A ratio above 1 says how many times faster ours is. The two take turns; the median of the
+repeats counts, after one round of warming up.
 """
 
 from __future__ import annotations
