@@ -1,4 +1,4 @@
-"""Instance norm, by the fastest kernel for the device and memory layout (measured by ``benchmarks/networks.py --norms``).
+"""Instance norm by the fastest kernel for the device and layout (``benchmarks/networks.py --norms`` measures them).
 
 Ulyanov et al., Instance Normalization, 2016 (arXiv 1607.08022).
 """
