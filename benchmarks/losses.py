@@ -2,7 +2,8 @@
 
     python benchmarks/losses.py [--threads 2] [--repeats 9]
 
-A ratio above 1 says how many times faster ours is. The two take turns; the median of the repeats counts, after one round of warming up.
+A ratio above 1 says how many times faster ours is. The two take turns; the median of the
+repeats counts, after one round of warming up.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ def main() -> None:
             monai, ours = (1e3 * statistics.median(times[name]) for name in ("MONAI", "ours"))
             shape = "x".join(map(str, logits.shape))
             difference = abs(values["MONAI"] - values["ours"])
-            print(f"{shape + ' ' + str(kind)[6:]:34}{monai:10.1f}{ours:10.1f}{monai / ours:7.2f}{difference:12.1e}", flush=True)
+            print(
+                f"{shape + ' ' + str(kind)[6:]:34}{monai:10.1f}{ours:10.1f}{monai / ours:7.2f}{difference:12.1e}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

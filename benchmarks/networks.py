@@ -3,8 +3,9 @@
     python benchmarks/networks.py [--threads 2] [--repeats 5] [--keep-memory]
     python benchmarks/networks.py --norms      # instance norm against group norm with one channel per group
 
-A ratio above 1 says how many times faster ours is. Candidates take turns, so that a drifting machine slows all of them; the median
-of the repeats counts. ``--keep-memory`` tells glibc to keep freed memory: bit-identical results, fewer page faults.
+A ratio above 1 says how many times faster ours is. Candidates take turns, so that a drifting machine slows all
+of them; the median of the repeats counts. ``--keep-memory`` tells glibc to keep freed memory: bit-identical
+results, fewer page faults.
 """
 
 from __future__ import annotations

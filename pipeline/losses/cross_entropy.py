@@ -28,8 +28,8 @@ def cross_entropy_loss(
     .. math:: - \frac{\sum_i w_i \log p_i}{\sum_i w_i}, \qquad w_i = \text{weight}_i \cdot \text{class\_weights}[t_i]
 
     p_i is the softmax probability of voxel i's target class t_i; an ignored voxel has weight 0. Dividing by the sum of
-    weights (as torch does for class weights) keeps the scale of the loss whatever the weights are. Where all weights are 0
-    the loss is 0.
+    weights (as torch does for class weights) keeps the scale of the loss whatever the weights are. Where all weights
+    are 0 the loss is 0.
 
     Args:
         logits: (B, K, *S).

@@ -1,4 +1,7 @@
-"""One loss over the logits of several resolutions (Lee et al., Deeply-Supervised Nets, AISTATS 2015, arXiv 1409.5185)."""
+"""One loss over the logits of several resolutions.
+
+Lee et al., Deeply-Supervised Nets, AISTATS 2015 (arXiv 1409.5185).
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,8 @@ class DeepSupervision(nn.Module):
 
     Args:
         loss: any ``loss(logits, target, weight=None) -> scalar``.
-        weights: factor of each level, full resolution first, used as they stand; by default halved from level to level and
-            summing to 1.
+        weights: factor of each level, full resolution first, used as they stand; by default halved from level to level
+            and summing to 1.
 
     Shape:
         - logits: a list of (B, K, *S_i), full resolution first, or one tensor; target and weight: (B, 1, *S_0).
@@ -77,9 +80,9 @@ class DeepSupervision(nn.Module):
 def nearest(values: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """Sample (B, C, *S) down to (B, C, *size), of any dtype.
 
-    Coarse voxel j covers fine voxels j r to (j + 1) r; the one at its centre is taken. (Torch's "nearest" takes the first,
-    which shifts a label by half a coarse voxel; every r-th plane of a thin label survives either way.) An axis that keeps
-    its size is left alone, so a network whose strides spare the slice axis loses nothing along it.
+    Coarse voxel j covers fine voxels j r to (j + 1) r; the one at its centre is taken, or for even r the one after it.
+    (Torch's "nearest" takes the first, which shifts a label by up to half a coarse voxel.) An axis that keeps its size
+    is left alone: where the strides spare the slice axis, a label one slice thick survives.
 
     >>> nearest(torch.tensor([[[0, 1, 2, 3, 4, 5, 6, 7, 8]]]), [3])
     tensor([[[1, 4, 7]]])

@@ -1,7 +1,7 @@
 """Soft Dice loss on class ids.
 
-Milletari et al., V-Net, 3DV 2016 (arXiv 1606.04797), with the plain sum of probabilities in the denominator (Drozdzal et
-al., 2016, arXiv 1608.04117).
+Milletari et al., V-Net, 3DV 2016 (arXiv 1606.04797), with the plain sum of probabilities in the denominator (Drozdzal
+et al., 2016, arXiv 1608.04117).
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def dice_loss(
 
     .. math:: L_k = 1 - \frac{2 \sum_i w_i p_{ik} g_{ik} + s}{\sum_i w_i p_{ik} + \sum_i w_i g_{ik} + s}
 
-    over voxels i, with p the softmax probability, g 1 where the target is class k and w the voxel's weight. ``smooth`` s
-    decides what an absent class costs: with s far below one voxel it costs nearly 1 unless the network is sure of its
+    over voxels i, with p the softmax probability, g 1 where the target is class k and w the voxel's weight. ``smooth``
+    s decides what an absent class costs: with s far below one voxel it costs nearly 1 unless the network is sure of its
     absence everywhere, with a larger s a few false voxels cost little.
 
     Args:
@@ -43,7 +43,8 @@ def dice_loss(
         target: class ids, (B, 1, *S).
         weight: per voxel, (B, 1, *S), 0 or above.
         include_background: count class 0 as well.
-        batch_dice: sum over all samples before the ratio, as one volume. Steadier where a class is absent from many patches.
+        batch_dice: sum over all samples before the ratio, as one volume: steadier where a class is absent from
+            many patches.
         smooth: s above, in voxels.
         class_weights: one per class, (K,), the background included; the mean over classes is weighted by them.
         ignore_label: id of voxels that count for nothing.

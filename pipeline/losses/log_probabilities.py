@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -64,7 +65,7 @@ def log_probabilities(
     return LogProbabilities(of_classes, -F.nll_loss(of_classes, ids, reduction="none"), ids, voxel_weight)
 
 
-def class_weight_tensor(class_weights: list[float] | torch.Tensor | None) -> torch.Tensor | None:
+def class_weight_tensor(class_weights: Sequence[float] | None) -> torch.Tensor | None:
     """Weights as a float32 tensor (K,), from a config's list."""
     return None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32)
 

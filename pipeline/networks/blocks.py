@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,15 +40,15 @@ def convolution(
     bias: bool = False,
 ) -> nn.Module:
     """A padded convolution: with stride 1 the spatial size stays, with stride s it is divided by s (odd kernels)."""
-    kind = nn.Conv2d if spatial_dims == 2 else nn.Conv3d
+    kind: Any = nn.Conv2d if spatial_dims == 2 else nn.Conv3d
     padding = tuple(k // 2 for k in kernel_size)
     step = tuple(stride) if stride is not None else (1,) * spatial_dims
     return kind(in_channels, out_channels, tuple(kernel_size), step, padding, bias=bias)
 
 
 def transposed_convolution(spatial_dims: int, in_channels: int, out_channels: int, stride: Sequence[int]) -> nn.Module:
-    """Up-sampling by ``stride``. The kernel equals the stride: windows don't overlap, so no checkerboard is built in."""
-    kind = nn.ConvTranspose2d if spatial_dims == 2 else nn.ConvTranspose3d
+    """Up-sampling by ``stride``. The kernel equals the stride: windows don't overlap, no checkerboard."""
+    kind: Any = nn.ConvTranspose2d if spatial_dims == 2 else nn.ConvTranspose3d
     return kind(in_channels, out_channels, tuple(stride), tuple(stride), bias=False)
 
 
@@ -102,7 +103,7 @@ class ConvStage(nn.Sequential):
 
 
 def initialise_he(network: nn.Module) -> None:
-    """Weights of every convolution from N(0, 2 / ((1 + a^2) fan_in)), a the LeakyReLU slope (He 2015, eq. 15); biases 0.
+    """Weights of every convolution from N(0, 2 / ((1 + a^2) fan_in)), a the LeakyReLU slope (He 2015); biases 0.
 
     ``fan_in`` is the number of values that one output sums. A transposed convolution whose kernel equals its stride
     sums one per input channel, which is not what torch's own rule takes for it.
@@ -120,7 +121,7 @@ def initialise_he(network: nn.Module) -> None:
 def per_level(
     name: str, values: Sequence[int | Sequence[int]] | None, default: Sequence[int], spatial_dims: int
 ) -> list[tuple[int, ...]]:
-    """One value per level and axis, from one per level (``[1, 2, 2]``) or from all of them (``[[1, 1, 1], [2, 2, 1]]``).
+    """One value per level and axis, from one per level (``[1, 2, 2]``) or from all (``[[1, 1, 1], [2, 2, 1]]``).
 
     Args:
         name: what the values are, for the message.
@@ -135,7 +136,7 @@ def per_level(
     if len(levels) != len(default) or any(len(v) != spatial_dims or min(v) < 1 for v in levels):
         raise ConfigError(
             f"{name} {given}",
-            expected=f"{len(default)} of them, one for each of the channels, each a number or {spatial_dims} numbers above 0",
+            expected=f"{len(default)} of them, one per level, each a number or {spatial_dims} numbers above 0",
         )
     return levels
 
@@ -149,13 +150,14 @@ def check_input_size(size: Sequence[int], total_stride: Sequence[int], one_voxel
         one_voxel_allowed: whether the deepest level may have one voxel: an instance norm turns it into a constant.
 
     Raises:
-        ConfigError: names the nearest sizes to use. It is a config's fault, not a case's: patches and windows are cut or
-            padded to the size that the config states.
+        ConfigError: names the nearest sizes to use. It is a config's fault, not a case's: patches and windows are cut
+            or padded to the size that the config states.
     """
     stride = " x ".join(map(str, total_stride))
     if len(size) != len(total_stride):
         raise ConfigError(
-            f"an input with {len(size)} spatial axes", expected=f"a batch (B, C, *spatial) with {len(total_stride)} of them"
+            f"an input with {len(size)} spatial axes",
+            expected=f"a batch (B, C, *spatial) with {len(total_stride)} of them",
         )
     smaller = [max(n // s, 1) * s for n, s in zip(size, total_stride, strict=True)]
     larger = [-(-n // s) * s for n, s in zip(size, total_stride, strict=True)]
@@ -170,6 +172,6 @@ def check_input_size(size: Sequence[int], total_stride: Sequence[int], one_voxel
         doubled = [n * 2 for n in size]
         raise ConfigError(
             f"an input of {' x '.join(map(str, size))} voxels, one voxel at the network's deepest level",
-            expected=f"more than the total stride {stride} along one axis at least: instance norm turns one voxel to zero",
+            expected=f"more than the total stride {stride} along an axis: instance norm turns one voxel to zero",
             fix=f"use a patch or window of {' x '.join(map(str, doubled))}, or fewer levels",
         )

@@ -1,4 +1,4 @@
-"""Instance norm, by the fastest kernel for the device and memory layout (``benchmarks/networks.py --norms`` measures them).
+"""Instance norm by the fastest kernel for the device and layout (``benchmarks/networks.py --norms`` measures them).
 
 Ulyanov et al., Instance Normalization, 2016 (arXiv 1607.08022).
 """
@@ -14,10 +14,10 @@ from torch.autograd.function import once_differentiable
 class InstanceNorm(nn.Module):
     """Instance norm with a learned scale and shift per channel, (B, C, *S) -> (B, C, *S).
 
-    Group norm with one channel per group is the same function of the same ``weight`` and ``bias``. On a CPU torch's kernel
-    for it is the faster one and keeps the channels-last layout; its backward in that layout is slow, most of all in
-    bfloat16, so :class:`_ChannelsLastNorm` replaces it. On CUDA, autocast would run group norm in float32: there torch's
-    instance norm stands, which stays in half precision.
+    Group norm with one channel per group is the same function of the same ``weight`` and ``bias``. On a CPU torch's
+    kernel for it is the faster one and keeps the channels-last layout; its backward in that layout is slow, most of all
+    in bfloat16, so :class:`_ChannelsLastNorm` replaces it. On CUDA, autocast would run group norm in float32: there
+    torch's instance norm stands, which stays in half precision.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -29,10 +29,15 @@ class InstanceNorm(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.is_cuda:
             return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
-        if not torch.jit.is_scripting():
-            # By layout, not by dtype: in float32 too the backward below takes half the time of torch's.
-            if self.training and torch.is_grad_enabled() and not x.is_contiguous():
-                return _ChannelsLastNorm.apply(x, self.weight, self.bias, self.eps)
+        # Not under a compiler, which fuses group norm and its backward by itself.
+        if (
+            not torch.jit.is_scripting()
+            and not torch.compiler.is_compiling()
+            and self.training
+            and torch.is_grad_enabled()
+            and not x.is_contiguous()
+        ):
+            return _ChannelsLastNorm.apply(x, self.weight, self.bias, self.eps)
         return F.group_norm(x, self.channels, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:

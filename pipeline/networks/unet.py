@@ -1,8 +1,8 @@
 """The U-Net as it is used today: padded convolutions, instance norm, LeakyReLU, strides that follow the voxel spacing.
 
 Ronneberger et al., U-Net, MICCAI 2015 (arXiv 1505.04597); Cicek et al., 3D U-Net, MICCAI 2016 (arXiv 1606.06650);
-the padded form with instance norm, LeakyReLU, strided convolutions and deep supervision follows Isensee et al., nnU-Net,
-Nature Methods 2021 (arXiv 1904.08128).
+the padded form with instance norm, LeakyReLU, strided convolutions and deep supervision follows Isensee et al.,
+nnU-Net, Nature Methods 2021 (arXiv 1904.08128).
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class UNet(nn.Module):
         in_channels: image channels.
         out_channels: classes K, background included.
         channels: feature maps per level; as many levels as there are numbers, two or more.
-        kernel_sizes: odd kernel of each level, ``3`` or ``[3, 3, 1]``; 3 by default. Thick slices want a 1 across slices
-            on the levels where the in-plane spacing is still finer.
+        kernel_sizes: odd kernel of each level, ``3`` or ``[3, 3, 1]``; 3 by default. Thick slices want a 1 across
+            slices on the levels where the in-plane spacing is still finer.
         strides: stride into each level, ``2`` or ``[2, 2, 1]``; the first must be 1; 2 from level 1 on by default.
         convolutions_per_stage: convolutions on each level of the encoder, and of the decoder.
         norm: ``"instance"`` or ``"batch"``.
@@ -91,7 +91,9 @@ class UNet(nn.Module):
         if any(k % 2 == 0 for kernel in kernels for k in kernel):
             raise ConfigError(f"kernel_sizes {kernels}", expected="odd numbers, so that padding keeps the size")
         if any(s != 1 for s in steps[0]):
-            raise ConfigError(f"strides {steps}", expected="1 into the first level, so that logits have the input's size")
+            raise ConfigError(
+                f"strides {steps}", expected="1 into the first level, so that logits have the input's size"
+            )
 
         self.spatial_dims, self.in_channels, self.out_channels = spatial_dims, in_channels, out_channels
         self.total_stride = tuple(math.prod(axis) for axis in zip(*steps, strict=True))
@@ -133,14 +135,13 @@ class UNet(nn.Module):
             x = decode(x, skips.pop())
             features.append(x)
 
-        if not torch.jit.is_scripting():
-            if self.training and self.deep_supervision:
-                return [head(level) for head, level in zip(self.heads, reversed(features), strict=True)]
+        if not torch.jit.is_scripting() and self.training and self.deep_supervision:
+            return [head(level) for head, level in zip(self.heads, reversed(features), strict=True)]
         return self.heads[0](x)
 
 
 class DecoderLevel(nn.Module):
-    """Up-sample, concatenate the encoder's features, convolve: (B, C_deep, *S), (B, C, *S * stride) -> (B, C, *S * stride)."""
+    """Up-sample, concatenate the skip, convolve: (B, C_deep, *S), (B, C, *S * stride) -> (B, C, *S * stride)."""
 
     def __init__(self, up: nn.Module, convolve: nn.Module) -> None:
         super().__init__()

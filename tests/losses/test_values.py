@@ -53,9 +53,7 @@ def test_voxel_weights_by_hand():
     # Class 1: overlap 3 * 3/4, probabilities 1/2 + 3 * 3/4, reference 3.
     assert dice_loss(logits, target, weight, smooth=0).item() == pytest.approx(1 - 2 * 2.25 / (2.75 + 3))
     # Class 0: overlap 1/2, probabilities 1/2 + 3/4, reference 1; the mean weighted 1 to 3.
-    both = dice_loss(
-        logits, target, weight, smooth=0, include_background=True, class_weights=torch.tensor([1.0, 3.0])
-    )
+    both = dice_loss(logits, target, weight, smooth=0, include_background=True, class_weights=torch.tensor([1.0, 3.0]))
     assert both.item() == pytest.approx(((1 - 1 / 2.25) + 3 * (1 - 4.5 / 5.75)) / 4)
 
 
