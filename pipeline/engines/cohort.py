@@ -188,7 +188,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _repairs(item: Item) -> tuple[str, ...]:
-    return tuple(getattr(item.get("image"), "meta", {}).get("repairs", ()))
+    repairs = getattr(item.get("image"), "meta", {}).get("repairs", ())
+    return tuple(repairs.split("; ")) if isinstance(repairs, str) and repairs else tuple(repairs)
 
 
 def _below(path: Path, folder: Path) -> str:

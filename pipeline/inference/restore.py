@@ -26,7 +26,7 @@ def restore_to_grid(
     *,
     softmax: bool = True,
     keep_probabilities: bool = False,
-    slab_values: int = 2**25,
+    slab_values: int = 2**22,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Labels, and if wanted probabilities, on ``grid`` from scores on another grid of the same world.
 
@@ -72,7 +72,7 @@ def restore_to_grid(
                 near = near.float().softmax(0) if softmax else near.float()
             slab = _sampled_along_axes(near, coordinates, sources)
         _clear_outside(slab, slab_to_scores, sources, scores.shape[1:])
-        labels.narrow(axis, start, shape[axis]).copy_(slab.argmax(0))
+        labels.narrow(axis, start, shape[axis]).copy_(slab.max(dim=0).indices)  # argmax is nine times slower
         if probabilities is not None:
             probabilities.narrow(axis + 1, start, shape[axis]).copy_(slab)
     return labels, probabilities
@@ -114,6 +114,8 @@ def _sampled_along_axes(
     """Linear interpolation one axis after the other; pure indexing on axes whose coordinates are whole."""
     for c, source in zip(coordinates, sources, strict=True):
         last = values.shape[source + 1] - 1
+        if np.array_equal(c, np.arange(last + 1)):
+            continue
         c = np.clip(c, 0, last)
         below = torch.as_tensor(np.floor(c), dtype=torch.int64, device=values.device)
         share = torch.as_tensor(c % 1, dtype=torch.float32, device=values.device)

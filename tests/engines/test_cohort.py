@@ -26,7 +26,7 @@ class Threshold(torch.nn.Module):
 
 
 def prepare(item):
-    image = MetaTensor(torch.full((1, 4, 3, 2), -1.0), meta={"repairs": list(item.get("repairs", ()))})
+    image = MetaTensor(torch.full((1, 4, 3, 2), -1.0), meta={"repairs": item.get("repairs", "")})
     image[0, : item["positive"]] = 1
     image.affine = torch.diag(torch.tensor([1.0, 2.0, 5.0, 1.0], dtype=torch.float64))
     return {**item, "image": image}
@@ -64,9 +64,10 @@ def record(output_dir):
     return json.loads((output_dir / "predictions.json").read_text(encoding="utf-8"))
 
 
-def test_volumes_in_ml_and_repairs_stand_in_the_table(tmp_path):
+@pytest.mark.parametrize("repairs", [["sform used", "units"], "sform used; units"])
+def test_volumes_in_ml_and_repairs_stand_in_the_table(tmp_path, repairs):
     cases = items(1, 0, 4)
-    cases[1]["repairs"] = ["sform used", "units"]
+    cases[1]["repairs"] = repairs
     result = run(cases, tmp_path)
     assert result.exit_code == 0
     assert result.complete

@@ -252,3 +252,13 @@ def test_whole_axes_need_no_product_of_orientations():
             affine[source, 3] = 0 if sign > 0 else labels.shape[source] - 1
         found, _ = restore_to_grid(values, np.eye(4), Grid(turned.shape, affine))
         np.testing.assert_array_equal(found.numpy(), turned)
+
+
+def test_the_scores_are_left_as_they_were():
+    scores = torch.randn(2, 3, 3, 1)
+    before = scores.clone()
+    grid = Grid((3, 3, 1), np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 4], [0, 0, 0, 1]]))  # wholly outside
+    labels, _ = restore_to_grid(scores, np.eye(4), grid)
+    assert labels.eq(0).all()
+    restore_to_grid(scores, np.eye(4), Grid((3, 3, 1), np.eye(4)))
+    assert torch.equal(scores, before)
