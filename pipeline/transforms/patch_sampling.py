@@ -73,7 +73,7 @@ def source_coordinates(
     """The voxel of the volume at which each voxel of the patch looks.
 
     Returns:
-        (*patch_size, 3) float32, in voxels; outside the volume where the patch reaches beyond it.
+        (3, *patch_size) float32, in voxels; outside the volume where the patch reaches beyond it.
     """
     spacing = np.asarray(spacing_mm, dtype=np.float64)
     flips = np.where(parameters.flips, -1.0, 1.0)
@@ -90,10 +90,10 @@ def source_coordinates(
         millimetres = displacement_mm(parameters.control, patch_size, spacing_mm, parameters.control_spacing_mm)
         for axis, offset in enumerate(offsets):
             millimetres[axis] += offset.reshape([-1 if axis == other else 1 for other in range(3)])
-    matrix = torch.from_numpy(linear.T.astype(np.float32))
-    coordinates = millimetres.reshape(3, -1).T @ matrix
-    coordinates += torch.from_numpy(centre.astype(np.float32))
-    return coordinates.reshape(*patch_size, 3)
+    # Axis first: every step below then runs over contiguous memory.
+    coordinates = torch.from_numpy(linear.astype(np.float32)) @ millimetres.reshape(3, -1)
+    coordinates += torch.from_numpy(centre.astype(np.float32))[:, None]
+    return coordinates.reshape(3, *patch_size)
 
 
 def border_index(first: int, count: int, size: int, mode: str) -> np.ndarray:
@@ -137,24 +137,25 @@ def interpolate_patch(volume: torch.Tensor, coordinates: torch.Tensor, border: s
 
     Args:
         volume: (C, H, W, D).
-        coordinates: (*patch_size, 3), voxels.
+        coordinates: (3, *patch_size), voxels.
         nearest: the nearest voxel, exactly (for labels); otherwise linear.
 
     Returns:
         (C, *patch_size), of the volume's type where nearest, otherwise float32.
     """
-    flat = coordinates.reshape(-1, 3)
-    low = flat.amin(0).floor().long()
-    shape = (flat.amax(0).ceil().long() - low + 1).tolist()
-    box = read_box(volume, low.tolist(), shape, border)
-    patch_size = coordinates.shape[:3]
+    patch_size, flat = coordinates.shape[1:], coordinates.reshape(3, -1)
+    low = flat.amin(1).floor()
+    shape = (flat.amax(1).ceil() - low + 1).int().tolist()
+    box = read_box(volume, low.int().tolist(), shape, border)
+    local = flat - low[:, None]
     if nearest:
-        index = (flat - low).round_().long()
-        index = (index[:, 0] * shape[1] + index[:, 1]).mul_(shape[2]).add_(index[:, 2])
+        voxel = local.round_().long()
+        index = voxel[0].mul_(shape[1]).add_(voxel[1]).mul_(shape[2]).add_(voxel[2])
         return box.reshape(len(box), -1).index_select(1, index).reshape(-1, *patch_size)
     # grid_sample wants -1 at the first voxel, +1 at the last, and the last axis first.
     scale = torch.tensor([2 / max(1, size - 1) for size in shape])
-    grid = ((flat - low) * scale).sub_(1).flip(1).reshape(1, *patch_size, 3)
+    x, y, z = local.mul_(scale[:, None]).sub_(1)
+    grid = torch.stack([z, y, x], dim=-1).reshape(1, *patch_size, 3)
     sampled = grid_sample(box[None].float(), grid, mode="bilinear", padding_mode="border", align_corners=True)
     return sampled[0]
 

@@ -1,0 +1,260 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from monai.data import DataLoader, Dataset, MetaTensor
+from monai.transforms import Compose, RandFlipd, RandGaussianNoised, RandScaleIntensityd
+from scipy import ndimage
+
+from pipeline.errors import ConfigError, DataError, GeometryError
+from pipeline.transforms import ForegroundIndicesd, RandSpatialPatchd, SpatialPatchParameters, sample_patch
+from pipeline.transforms.elastic import control_shape, sample_control_vectors
+from pipeline.transforms.patch_sampling import border_index, rotation_matrix, source_coordinates
+
+SPACING = (1.0, 1.0, 5.0)
+AFFINE = torch.diag(torch.tensor([*SPACING, 1.0], dtype=torch.float64))
+
+
+def case(shape=(30, 26, 9), channels=2, seed=0, affine=AFFINE):
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.zeros(1, *shape, dtype=torch.uint8)
+    label[0, 4:8, 20:24, 1:4] = 1
+    label[0, 25, 3, 7] = 2
+    image = torch.rand(channels, *shape, generator=generator)
+    return {
+        "case_id": "sub-01",
+        "image": MetaTensor(image, affine=affine, meta={"case_id": "sub-01"}),
+        "label": MetaTensor(label, affine=affine),
+    }
+
+
+def parameters(patch, spacing=SPACING, **more) -> SpatialPatchParameters:
+    control_mm = (24.0, 24.0, 24.0)
+    control = sample_control_vectors(
+        np.random.RandomState(1), control_shape(patch, spacing, control_mm), 1.0, control_mm
+    )
+    values = {"start": (3, 2, 1), "rotation_degrees": (5, -8, 20), "scaling": (0.9, 1.1, 1.05)}
+    return SpatialPatchParameters(**{**values, "control": control, "control_spacing_mm": control_mm, **more})
+
+
+def test_border_continues_like_numpy_pad():
+    for size in (1, 2, 5):
+        for mode, numpy_mode in (("mirror", "reflect"), ("edge", "edge")):
+            padded = np.pad(np.arange(size), 11, mode=numpy_mode)
+            np.testing.assert_array_equal(border_index(-11, size + 22, size, mode), padded)
+
+
+@pytest.mark.parametrize("border", ["mirror", "edge"])
+def test_interpolation_equals_scipy(border):
+    """The same coordinates through scipy's interpolation of the whole volume."""
+    image, patch = case()["image"].as_tensor(), (12, 11, 15)
+    drawn = parameters(patch)
+    where = source_coordinates(drawn, patch, SPACING).numpy()
+    assert where.min() < 0  # it reaches beyond the volume
+    result = sample_patch(image, drawn, patch, SPACING, border)
+    for channel in range(2):
+        mode = {"mirror": "mirror", "edge": "nearest"}[border]
+        expected = ndimage.map_coordinates(image[channel].numpy(), where, order=1, mode=mode)
+        np.testing.assert_allclose(result[channel], expected, atol=2e-4)
+    label = torch.randint(0, 5, (1, *image.shape[1:]), dtype=torch.uint8)
+    looked_up = sample_patch(label, drawn, patch, SPACING, border, nearest=True)
+    expected = ndimage.map_coordinates(label[0].numpy(), where, order=0, mode=mode)
+    assert looked_up.dtype == torch.uint8
+    assert (looked_up[0].numpy() != expected).mean() < 1e-3  # ties are rounded to the other side
+
+
+def test_rotation_is_rigid_in_space():
+    """Two voxels look at points as far apart as they are themselves, in mm, whatever the spacing."""
+    patch = (8, 9, 5)
+    drawn = SpatialPatchParameters((2, 3, 1), rotation_degrees=(30, 20, -40))
+    there = source_coordinates(drawn, patch, SPACING).double().reshape(3, -1).T * torch.tensor(SPACING)
+    here = torch.cartesian_prod(*[torch.arange(float(n)) for n in patch]).double() * torch.tensor(SPACING)
+    torch.testing.assert_close(torch.cdist(there, there), torch.cdist(here, here), atol=2e-4, rtol=0)
+    np.testing.assert_allclose(there.mean(0), (np.array([2, 3, 1]) + (np.array(patch) - 1) / 2) * SPACING, atol=1e-4)
+
+
+def test_rotation_matrix_turns_as_documented():
+    np.testing.assert_allclose(rotation_matrix((90, 0, 0)) @ [0, 1, 0], [0, 0, 1], atol=1e-12)
+    np.testing.assert_allclose(rotation_matrix((0, 90, 0)) @ [0, 0, 1], [1, 0, 0], atol=1e-12)
+    combined = rotation_matrix((10, 20, 30))
+    expected = rotation_matrix((0, 0, 30)) @ rotation_matrix((0, 20, 0)) @ rotation_matrix((10, 0, 0))
+    np.testing.assert_allclose(combined, expected, atol=1e-12)
+
+
+def test_a_quarter_turn_and_a_scaling_are_exact():
+    volume = torch.rand(1, 9, 9, 3)
+    turned = sample_patch(volume, SpatialPatchParameters((0, 0, 0), rotation_degrees=(0, 0, 90)), (9, 9, 3), (1, 1, 4))
+    torch.testing.assert_close(turned, torch.rot90(volume, -1, (1, 2)), atol=1e-4, rtol=0)
+    ramp = torch.arange(9.0).reshape(1, 9, 1, 1).expand(1, 9, 9, 3)
+    scaled = sample_patch(ramp, SpatialPatchParameters((0, 0, 0), scaling=(2, 1, 1)), (9, 9, 3), (1, 1, 4))
+    torch.testing.assert_close(scaled[0, :, 0, 0], torch.linspace(2, 6, 9))
+
+
+def test_image_and_label_stay_together():
+    """A sphere of radius 9 mm: the deformed label and the thresholded deformed image, 1 x 1 x 2 mm."""
+    spacing, shape = (1.0, 1.0, 2.0), (40, 40, 20)
+    offsets = np.meshgrid(
+        *[(np.arange(n) - (n - 1) / 2) * s for n, s in zip(shape, spacing, strict=True)], indexing="ij"
+    )
+    distance = torch.from_numpy(np.sqrt(sum(o**2 for o in offsets)))[None].float()
+    drawn = parameters(shape, spacing, start=(0, 0, 0))
+    image = sample_patch(distance, drawn, shape, spacing)[0]
+    label = sample_patch((distance < 9).to(torch.uint8), drawn, shape, spacing, nearest=True)[0] == 1
+    assert label.sum() == pytest.approx((image < 9).sum(), rel=0.02)
+    # The nearest voxel lies within half a voxel's diagonal, 1.22 mm: further from the surface they must agree.
+    assert ((image - 9).abs()[label != (image < 9)] < 1.23).all()
+
+
+def test_a_constant_image_stays_constant():
+    patch = sample_patch(torch.full((1, 10, 10, 4), 3.25), parameters((16, 16, 9)), (16, 16, 9), SPACING)
+    torch.testing.assert_close(patch, torch.full((1, 16, 16, 9), 3.25))
+
+
+def test_undeformed_patches_are_crops_bit_for_bit():
+    item = case()
+    transform = RandSpatialPatchd(patch_size=(12, 10, 5), affine_probability=0, elastic_probability=0).set_random_state(
+        0
+    )
+    windows = item["image"].as_tensor().unfold(1, 12, 1).unfold(2, 10, 1).unfold(3, 5, 1)
+    for _ in range(10):
+        patch = transform(item)["image"]
+        assert type(patch) is torch.Tensor
+        assert patch.is_contiguous()
+        assert (windows == patch[:, None, None, None]).all(dim=(0, 4, 5, 6)).any()
+    drawn = SpatialPatchParameters((1, 2, 3), flips=(True, False, True))
+    expected = item["image"].as_tensor()[:, 1:13, 2:12, 3:8].flip(1, 3)
+    assert torch.equal(sample_patch(item["image"].as_tensor(), drawn, (12, 10, 5), SPACING), expected)
+
+
+def test_a_flip_is_the_same_for_both_ways_of_sampling():
+    volume = torch.rand(1, 12, 12, 6)
+    flipped = SpatialPatchParameters((2, 1, 0), flips=(True, True, False))
+    nearly = SpatialPatchParameters((2, 1, 0), flips=(True, True, False), scaling=(1 + 1e-7, 1, 1))
+    crop, resampled = (sample_patch(volume, p, (8, 8, 6), SPACING) for p in (flipped, nearly))
+    torch.testing.assert_close(crop, resampled, atol=1e-4, rtol=0)
+
+
+def test_volume_smaller_than_the_patch_is_mirrored_with_its_label():
+    image = torch.rand(2, 5, 30, 2)
+    label = (image[:1] > 0.5).to(torch.uint8)
+    item = {"image": MetaTensor(image, affine=AFFINE), "label": MetaTensor(label, affine=AFFINE)}
+    transform = RandSpatialPatchd(patch_size=(16, 16, 8), affine_probability=0, elastic_probability=0).set_random_state(
+        3
+    )
+    for _ in range(5):
+        patch = transform(item)
+        assert torch.equal(patch["label"] == 1, patch["image"][:1] > 0.5)
+        assert {tuple(v.flatten().tolist()) for v in patch["image"].unbind(3)} <= {
+            tuple(v.flatten().tolist()) for v in patch["image"].unbind(3)[:2]
+        }
+    deformed = RandSpatialPatchd(patch_size=(16, 16, 8), affine_probability=1, elastic_probability=1).set_random_state(
+        3
+    )
+    assert torch.isfinite(deformed(item)["image"]).all()
+
+
+def test_foreground_patches_hold_each_class_equally_often():
+    item = ForegroundIndicesd()(case())
+    transform = RandSpatialPatchd(
+        patch_size=(5, 5, 3), foreground_share=1.0, affine_probability=0, elastic_probability=0
+    ).set_random_state(0)
+    labels = [transform(item)["label"] for _ in range(200)]
+    hits = [sum(bool((label == k).any()) for label in labels) for k in (1, 2)]
+    assert sum(hits) == 200
+    assert 70 < hits[1] < 130  # 48 voxels against one, drawn alike
+    nowhere = RandSpatialPatchd(
+        patch_size=(5, 5, 3), foreground_share=0.0, affine_probability=0, elastic_probability=0
+    ).set_random_state(0)
+    assert sum(bool(nowhere(item)["label"].any()) for _ in range(200)) < 60
+
+
+def test_without_prepared_indices_or_label_it_works_too():
+    item = case()
+    fast = RandSpatialPatchd(patch_size=(8, 8, 4)).set_random_state(5)(ForegroundIndicesd()(item))
+    slow = RandSpatialPatchd(patch_size=(8, 8, 4)).set_random_state(5)(item)
+    assert torch.equal(fast["image"], slow["image"])
+    assert set(fast) == {"case_id", "image", "label"}
+    del item["label"]
+    assert set(RandSpatialPatchd(patch_size=(8, 8, 4))(item)) == {"case_id", "image"}
+
+
+def test_reproducible_and_input_untouched():
+    item = ForegroundIndicesd()(case())
+    before = {key: item[key].clone() for key in ("image", "label")}
+    transform = RandSpatialPatchd(
+        patch_size=(8, 8, 4), num_samples=3, affine_probability=1, elastic_probability=1, flip_axes=(0, 1)
+    )
+    first, second = (transform.set_random_state(7)(item) for _ in range(2))
+    assert len(first) == 3
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a["image"], b["image"])
+        assert torch.equal(a["label"], b["label"])
+    assert not torch.equal(first[0]["image"], first[1]["image"])
+    for key, value in before.items():
+        assert torch.equal(item[key], value)
+    assert "foreground" in item
+    whole = RandSpatialPatchd(patch_size=(30, 26, 9), affine_probability=0, elastic_probability=0)(item)
+    whole["image"].zero_()
+    assert torch.equal(item["image"], before["image"])
+
+
+def test_in_a_chain_with_monai_workers_and_pickle():
+    chain = Compose(
+        [
+            ForegroundIndicesd(),
+            RandSpatialPatchd(patch_size=(8, 8, 4), num_samples=2, affine_probability=1, elastic_probability=1),
+            RandFlipd(("image", "label"), prob=0.5, spatial_axis=0),
+            RandGaussianNoised("image", prob=0.5),
+            RandScaleIntensityd("image", factors=0.1, prob=0.5),
+        ]
+    )
+    dataset = Dataset([case(seed=seed) for seed in range(4)], pickle.loads(pickle.dumps(chain)))
+    images = []
+    for workers in (0, 2):
+        loader = DataLoader(dataset, batch_size=2, num_workers=workers)
+        for batch in loader:
+            assert batch["image"].shape == (4, 2, 8, 8, 4)
+            assert batch["label"].shape == (4, 1, 8, 8, 4)
+            assert batch["image"].dtype == torch.float32
+            assert batch["case_id"] == ["sub-01"] * 4
+            images += list(batch["image"])
+    assert len({float(image.sum()) for image in images}) == len(images)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"patch_size": (8, 8)},
+        {"padding_mode": "zeros"},
+        {"num_samples": 0},
+        {"foreground_share": 1.5},
+        {"flip_axes": (3,)},
+        {"scaling": (0, 1)},
+        {"scaling": ((0.9, 1.1), (0.9, 1.1))},
+        {"rotation_degrees": ((10, -10), 0, 0)},
+        {"elastic_std_mm": 3.0, "elastic_spacing_mm": 32.0},
+        {"elastic_std_mm": 1.0, "elastic_spacing_mm": 0},
+    ],
+)
+def test_refuses_contradictions(arguments):
+    with pytest.raises(ConfigError):
+        RandSpatialPatchd(**{"patch_size": (8, 8, 8), **arguments})
+
+
+def test_refuses_other_items():
+    transform, item = RandSpatialPatchd(patch_size=(4, 4, 4)), case()
+    with pytest.raises(GeometryError, match=r"sub-01.*shapes"):
+        transform({**item, "label": item["label"][..., 1:]})
+    with pytest.raises(DataError, match="without an affine"):
+        transform({key: v.as_tensor() if isinstance(v, MetaTensor) else v for key, v in item.items()})
+
+
+def test_arguments_as_json_gives_them():
+    transform = RandSpatialPatchd(
+        ["image"], patch_size=[4, 4, 4], rotation_degrees=[0, [-5, 10], 30], scaling=[[1, 1], [0.9, 1.1], [1, 1]],
+        elastic_spacing_mm=[40, 40, 60], elastic_std_mm=1,
+    )  # fmt: skip
+    assert transform.rotation_degrees == ((0, 0), (-5, 10), (-30, 30))
+    assert transform.scaling == ((1, 1), (0.9, 1.1), (1, 1))
+    assert transform.elastic_spacing_mm == (40, 40, 60)
