@@ -24,6 +24,7 @@ from difflib import get_close_matches
 from os import PathLike
 from typing import Any
 
+from pipeline.bundle.audit import target_problem
 from pipeline.bundle.signature import SPECIAL_KEYS, parameters, unknown_arguments
 from pipeline.errors import ConfigError
 
@@ -154,6 +155,9 @@ class Merge:
         if not isinstance(value, dict):
             return value
         if is_component(value) and not self.define:
+            wanted = target_problem(value["_target_"])
+            if wanted:
+                raise self._refusal(f"_target_: {value['_target_']}", path, wanted)
             wrong = unknown_arguments({k: v for k, v in value.items() if k != "_replace_"})
             if wrong:
                 takes = ", ".join(sorted(parameters(value["_target_"])[0]))

@@ -10,8 +10,6 @@ from pipeline.handlers.console import EpochProgress, ValidationLine
 from pipeline.handlers.metrics_csv import MetricsCsv
 from pipeline.handlers.overlay import OverlayImages
 from pipeline.handlers.panel import case_panel, overlay_rgb, pick_slices
-from pipeline.handlers.overlay import OverlayImages
-from pipeline.handlers.panel import case_panel, overlay_rgb, pick_slices
 from pipeline.handlers.record_run import RecordRun
 from pipeline.handlers.tensorboard import TrainingScalars, ValidationScalars, summary_writer
 from pipeline.handlers.validation import Validation
@@ -21,7 +19,6 @@ __all__ = [
     "CaseMeasures",
     "EpochProgress",
     "MetricsCsv",
-    "OverlayImages",
     "OverlayImages",
     "RecordRun",
     "Resumable",

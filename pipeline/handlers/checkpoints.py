@@ -9,6 +9,7 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
+from ignite.engine.events import RemovableEventHandle
 
 from pipeline.data.sampler import EpochSampler
 from pipeline.errors import DataError
@@ -109,6 +110,16 @@ class Resumable:
             sampler.skip = engine.state.iteration % length * engine.data_loader.batch_size
         if state["precision"] and getattr(engine, "requested_precision", None) == "auto":
             engine.requested_precision = state["precision"]
-        torch.set_rng_state(state["torch_random"])
+        if engine.state.iteration % length == 0:
+            torch.set_rng_state(state["torch_random"])
+        else:
+            # In the middle of an epoch the loader that is about to start has drawn already, in the run that was stopped.
+            handle: RemovableEventHandle
+
+            def restore(_: Engine) -> None:
+                torch.set_rng_state(state["torch_random"])
+                handle.remove()
+
+            handle = engine.add_event_handler(Events.GET_BATCH_COMPLETED, restore)
         if self.validator is not None and state["best_validation"] is not None:
             self.validator.state.best_validation = state["best_validation"]

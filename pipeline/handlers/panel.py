@@ -101,7 +101,7 @@ def overlay_rgb(
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale * pixel_aspect)))
     enlarged = np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR))
     picture = np.repeat(np.rint(enlarged * 255).astype(np.uint8)[..., None], 3, axis=2)
-    line_px = max(1, round(max(size) / 400))
+    line_px = 2 if scale >= 4 else 1
     layers = ((reference, REFERENCE_COLOURS, 2 * line_px), (prediction, PREDICTION_COLOURS, line_px))
     for label_map, colours, width_px in layers:
         if label_map is None:

@@ -79,7 +79,7 @@ class RecordRun:
 
     def _write_split(self, engine: Engine) -> None:
         ids = {part: tuple(sorted(item["case_id"] for item in dataset.data)) for part, dataset in self.datasets.items()}
-        write_split(Split(**ids), self.run_dir / "split.json")
+        write_split(self.run_dir / "split.json", Split(**ids))
 
     def _interrupted(self, engine: Engine, error: BaseException) -> None:
         self._write(engine, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")

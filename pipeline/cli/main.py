@@ -1,0 +1,82 @@
+"""The console command `pipeline`: its commands, how errors are shown, and what the exit status means."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from pipeline import __version__
+from pipeline.cli import build, demo, evaluate, phantom, predict, publish, train, verify
+from pipeline.cli.outcome import FAILED_INPUT, INTERRUPTED, pipeline_error_behind
+
+EXIT_STATUS = (
+    "Exit status: 0 all done; 1 failed; 2 the command line or the input is not usable; "
+    "3 some cases were refused, the others are done; 130 interrupted."
+)
+
+
+class Commands(TyperGroup):
+    """Shows an error that comes from the input as one message, and an interruption as one line, without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            what_is_kept = str(interrupt) or "start the command again to redo it"
+            typer.secho(f"\nInterrupted: {what_is_kept}", fg="yellow", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            message = pipeline_error_behind(error)
+            if message is None or ctx.params["debug"]:
+                raise
+            typer.secho(f"Error: {message}", fg="red", err=True)
+            raise typer.Exit(FAILED_INPUT) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    epilog=EXIT_STATUS,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pipeline {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def pipeline(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="PIPELINE_DEBUG", help="Show the traceback of an error.")
+    ] = False,
+) -> None:
+    """Configure, train, check and explain MONAI bundles for 3D medical images.
+
+    Start with `pipeline demo`; for data of your own see `pipeline train --help`.
+    """
+
+
+for module in (demo, phantom, build, train, evaluate, predict, verify, publish):
+    app.command(module.__name__.rpartition(".")[2], epilog=module.EXAMPLES)(module.command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit.
+
+    Args:
+        arguments: the words after ``pipeline``; by default the process's own.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    # `--debug` belongs to the whole command, but is typed where one stands: at the end of the line that failed.
+    app([word for word in words if word == "--debug"] + [word for word in words if word != "--debug"], "pipeline")

@@ -1,0 +1,35 @@
+"""`pipeline phantom`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.outcome import keeps
+from pipeline.cli.progress import counted
+
+EXAMPLES = """Examples:
+
+pipeline phantom scans --cases 40
+
+pipeline phantom scans --cases 100 --seed 7 --penumbra --healthy 0.2
+"""
+
+
+def command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the dataset.")],
+    cases: Annotated[int, typer.Option(metavar="N", min=1, help="Number of cases.")],
+    seed: Annotated[int, typer.Option(metavar="S", min=0, help="The same seed makes the same cases.")] = 0,
+    penumbra: Annotated[bool, typer.Option("--penumbra", help="Label the penumbra too, as class 2.")] = False,
+    healthy: Annotated[
+        float, typer.Option(metavar="SHARE", min=0, max=1, help="Share of the cases that have no lesion.")
+    ] = 0.0,
+) -> None:
+    """Write a dataset of digital brain-perfusion phantoms: CBF, CBV and MTT maps with labelled stroke lesions."""
+    from pipeline.data.phantom_dataset import write_dataset
+
+    with keeps(f"finished cases stay in {folder}; to have all: delete it and start again"), counted("cases") as count:
+        write_dataset(folder, cases, seed, penumbra=penumbra, healthy_share=healthy, progress=count)
+    typer.echo(f"{cases} cases in {folder}")

@@ -1,0 +1,40 @@
+"""`pipeline predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import words
+from pipeline.cli.outcome import keeps
+
+EXAMPLES = """Examples:
+
+pipeline predict stroke_perfusion_segmentation my_scans lesions
+
+pipeline predict stroke_perfusion_segmentation my_scans lesions --probabilities
+"""
+
+
+def command(
+    bundle: words.Bundle,
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="A dataset, a folder of case folders, or one case.")],
+    target: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder of the label maps.")],
+    changes: words.Overrides = None,
+    weights: words.Weights = None,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Write the class probabilities too.")] = False,
+) -> None:
+    """Segment every case of a folder; each label map lies on exactly the grid of its case.
+
+    One bad case does not stop the others: the table says which were done, refused or failed, and why.
+    """
+    changed = words.overrides(changes)
+    from pipeline.bundle import run
+
+    with keeps(f"every label map in {target} is whole; to redo all: the same command again"):
+        result = run.predict(bundle, source, target, weights=weights, probabilities=probabilities, overrides=changed)
+    typer.echo(result.table)
+    if result.exit_code:
+        raise typer.Exit(result.exit_code)

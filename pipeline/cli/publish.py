@@ -1,0 +1,25 @@
+"""`pipeline publish`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import words
+
+EXAMPLES = """Example:
+
+pipeline publish RUN bundles/stroke_perfusion_segmentation
+"""
+
+
+def command(
+    source: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished training run.")],
+    bundle: words.Bundle,
+) -> None:
+    """Copy the best weights of a run into a bundle's models/: the only way by which a run changes a bundle."""
+    from pipeline.bundle import run
+
+    typer.echo(f"published: {run.publish(source, bundle)}")

@@ -1,0 +1,49 @@
+"""`pipeline train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import words
+from pipeline.cli.outcome import SOME_REFUSED, keeps
+
+EXAMPLES = """Examples:
+
+pipeline train stroke_perfusion_segmentation --data my_scans --budget 1h30m
+
+pipeline train hippocampus_mri_segmentation --data hippocampus max_epochs=50
+
+pipeline train stroke_perfusion_segmentation --data my_scans --resume RUN
+"""
+
+
+def command(
+    bundle: words.Bundle,
+    data: words.Dataset,
+    changes: words.Overrides = None,
+    budget: words.Budget = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Folder of the run (default: a new one below runs/).")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue this run where it stopped.")] = None,
+) -> None:
+    """Train a bundle on a dataset.
+
+    The run's folder gets the resolved config, checkpoints, tables and TensorBoard events. Without --budget and
+    max_epochs a time is chosen that suits the device.
+    """
+    changed = words.overrides(changes)
+    budget_s = None if budget is None else words.seconds(budget)
+    from pipeline.bundle import run
+
+    folder = resume or out or "RUN, the newest folder below runs/,"
+    with keeps(f"the checkpoints are kept; to go on: pipeline train {bundle} --data {data} --resume {folder}"):
+        summary = run.train(bundle, data, out=out, budget_s=budget_s, resume=resume, overrides=changed)
+    typer.echo(summary.table)
+    typer.echo(f"Run:   {summary.run_dir}  ({summary.seconds:.0f} s)")
+    typer.echo(f"Look:  tensorboard --logdir {summary.run_dir}")
+    if summary.refused:
+        raise typer.Exit(SOME_REFUSED)

@@ -1,0 +1,26 @@
+"""`pipeline verify`."""
+
+from __future__ import annotations
+
+import typer
+
+from pipeline.cli import words
+from pipeline.cli.outcome import FAILED
+
+EXAMPLES = """Example:
+
+pipeline verify bundles/stroke_perfusion_segmentation
+"""
+
+
+def command(bundle: words.Bundle) -> None:
+    """Check that a bundle is complete, up to date, and data only (a config that could run code is refused)."""
+    from pipeline.bundle import find_bundle, verify
+
+    folder = find_bundle(bundle)
+    problems = verify(folder)
+    for problem in problems:
+        typer.secho(problem, fg="red", err=True)
+    if problems:
+        raise typer.Exit(FAILED)
+    typer.echo(f"{folder.name}: complete, up to date, data only")

@@ -1,0 +1,68 @@
+"""The words that several commands share: arguments and options with their help, and how their text is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.errors import ConfigError
+
+Bundle = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or the name of a shipped one.")]
+Dataset = Annotated[
+    Path,
+    typer.Option(
+        "--data",
+        metavar="DATASET",
+        help="A Decathlon folder (dataset.json), or a folder of case folders whose files end in the channel names.",
+    ),
+]
+Weights = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Weights to use instead of the bundle's models/model.pt.")
+]
+Budget = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Wall-clock time for training: 90s, 20m, 1h30m. Ends on time.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Values to change in the bundle's config; nested keys with # or ::, network=NAME for another network.",
+        show_default=False,
+    ),
+]
+
+_TIME = re.compile(r"(?:(?P<h>\d+)h)?(?:(?P<m>\d+)m)?(?:(?P<s>\d+)s)?")
+
+
+def seconds(text: str) -> float:
+    """Read a time such as ``90s``, ``20m`` or ``1h30m``.
+
+    >>> seconds("1h30m")
+    5400.0
+
+    Raises:
+        ConfigError: no unit (is 20 twenty seconds or twenty minutes?), no number, or no time at all.
+    """
+    match = _TIME.fullmatch(text)
+    amounts = {unit: int(number) for unit, number in match.groupdict().items() if number} if match else {}
+    total = 3600 * amounts.get("h", 0) + 60 * amounts.get("m", 0) + amounts.get("s", 0)
+    if not total:
+        fix = f"write {text}m for minutes or {text}s for seconds" if text.isdecimal() and int(text) else None
+        raise ConfigError(f"the time '{text}'", expected="hours, minutes, seconds such as 90s, 20m or 1h30m", fix=fix)
+    return float(total)
+
+
+def overrides(words: Sequence[str] | None) -> tuple[str, ...]:
+    """The ``KEY=VALUE`` words, checked for their form; whether a key exists, the bundle decides.
+
+    Raises:
+        ConfigError: a word without ``=`` or without a key.
+    """
+    for word in words or ():
+        if not word.partition("=")[0] or "=" not in word:
+            raise ConfigError(f"the word '{word}'", expected="KEY=VALUE, such as max_epochs=50")
+    return tuple(words or ())

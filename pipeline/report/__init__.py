@@ -1,0 +1,9 @@
+"""Pictures and pages from finished work: what a person looks at after a run.
+
+Each function here takes arrays or a run's folder and writes one file; nothing is shown on a screen, no global plotting
+state is touched. To add one: a file of its own, the function in `__all__`; volumes come in with RAS+ axes.
+"""
+
+from pipeline.report.figure import FigureCase, case_figure, demo_figure
+
+__all__ = ["FigureCase", "case_figure", "demo_figure"]

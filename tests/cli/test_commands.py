@@ -1,0 +1,131 @@
+"""Each command hands its words to one function, prints what comes back, and turns it into an exit status."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline.errors import BundleError
+
+
+def test_train_hands_over_everything(pipeline, rooms):
+    words = [
+        "b",
+        "--data",
+        "d",
+        "--budget",
+        "1h30m",
+        "--out",
+        "r",
+        "--resume",
+        "q",
+        "network=unet",
+        "optimizer#lr=1e-3",
+    ]
+    result = pipeline("train", *words)
+    assert result.exit_code == 0
+    assert rooms.calls == [
+        (
+            "train",
+            ("b", Path("d")),
+            {
+                "out": Path("r"),
+                "budget_s": 5400.0,
+                "resume": Path("q"),
+                "overrides": ("network=unet", "optimizer#lr=1e-3"),
+            },
+        )
+    ]
+    assert "lesion 0.83" in result.output
+    assert f"tensorboard --logdir {Path('runs/one')}" in result.output
+
+
+def test_train_leaves_to_the_bundle_what_is_not_said(pipeline, rooms):
+    pipeline("train", "b", "--data", "d")
+    assert rooms.calls[0][2] == {"out": None, "budget_s": None, "resume": None, "overrides": ()}
+
+
+def test_evaluate_hands_over_everything(pipeline, rooms):
+    pipeline("evaluate", "b", "--data", "d", "--weights", "w.pt", "--out", "o", "batch=2")
+    expected = {"weights": Path("w.pt"), "out": Path("o"), "overrides": ("batch=2",)}
+    assert rooms.calls == [("evaluate", ("b", Path("d")), expected)]
+
+
+def test_predict_hands_over_everything(pipeline, rooms):
+    result = pipeline("predict", "b", "scans", "lesions", "overlap=0.25", "--weights", "w.pt", "--probabilities")
+    expected = {"weights": Path("w.pt"), "probabilities": True, "overrides": ("overlap=0.25",)}
+    assert rooms.calls == [("predict", ("b", Path("scans"), Path("lesions")), expected)]
+    assert result.output == "2 done\n"
+
+
+@pytest.mark.parametrize("status", [0, 1, 3])
+def test_predict_ends_with_the_status_of_its_cohort(pipeline, rooms, status):
+    rooms.answers["predict"] = SimpleNamespace(exit_code=status, table="")
+    assert pipeline("predict", "b", "i", "o").exit_code == status
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_refused_cases_end_with_3(pipeline, rooms, command):
+    rooms.answers[command].refused = ["sub-09: 4D"]
+    result = pipeline(command, "b", "--data", "d")
+    assert result.exit_code == 3
+    assert "lesion 0.83" in result.output
+
+
+def test_build_of_named_bundles(pipeline, rooms):
+    rooms.answers["build"] = SimpleNamespace(changed=(Path("configs/train.json"),))
+    result = pipeline("build", "one", "two")
+    built = [(args, options) for name, args, options in rooms.calls if name == "build"]
+    assert built == [((Path("bundles/one"),), {"check": False}), ((Path("bundles/two"),), {"check": False})]
+    assert result.output == "one: wrote train.json\ntwo: wrote train.json\n"
+
+
+def test_build_of_all_shipped_bundles_skips_what_is_none(pipeline, rooms, tmp_path):
+    for name in ("b_bundle", "a_bundle", "stray_folder"):
+        (tmp_path / name).mkdir()
+    rooms.answers["shipped_bundles"] = tmp_path
+    rooms.answers["is_bundle"] = lambda folder: folder.name.endswith("_bundle")
+    result = pipeline("build", "--check")
+    assert result.output == "a_bundle: up to date\nb_bundle: up to date\n"
+    assert {options["check"] for name, _, options in rooms.calls if name == "build"} == {True}
+
+
+def test_a_stale_bundle_ends_with_2(pipeline, rooms):
+    rooms.answers["build"] = BundleError("stale train.json", fix="pipeline build one")
+    result = pipeline("build", "one", "--check")
+    assert result.exit_code == 2
+    assert "pipeline build one" in result.stderr
+
+
+def test_verify_prints_each_problem_and_ends_with_1(pipeline, rooms):
+    rooms.answers["verify"] = ["LICENSE is missing", "docs/README.md is missing"]
+    result = pipeline("verify", "one")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "LICENSE is missing\ndocs/README.md is missing\n"
+
+
+def test_verify_of_a_bundle_in_order(pipeline, rooms):
+    result = pipeline("verify", "one")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_publish_hands_over_run_and_bundle(pipeline, rooms):
+    result = pipeline("publish", "runs/one", "b")
+    assert rooms.calls == [("publish", (Path("runs/one"), "b"), {})]
+    assert str(Path("bundles/one/models/model.pt")) in result.output
+
+
+def test_phantom_hands_over_everything(pipeline, rooms):
+    pipeline("phantom", "scans", "--cases", "5", "--seed", "7", "--penumbra", "--healthy", "0.2")
+    name, args, options = rooms.calls[0]
+    assert (name, args) == ("write_dataset", (Path("scans"), 5, 7))
+    options.pop("progress")(1, 5)  # what it is for: it must be callable with (done, total)
+    assert options == {"penumbra": True, "healthy_share": 0.2}
+
+
+@pytest.mark.parametrize(
+    "words", [["--cases", "0"], ["--cases", "2", "--healthy", "1.5"], ["--cases", "2", "--seed", "-1"]]
+)
+def test_phantom_refuses_numbers_out_of_range(pipeline, rooms, words):
+    assert pipeline("phantom", "scans", *words).exit_code == 2
+    assert rooms.calls == []

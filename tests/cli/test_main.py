@@ -1,0 +1,115 @@
+"""Help, version, errors, interruptions and exit status of the whole command line."""
+
+import subprocess
+import sys
+
+import pytest
+
+from pipeline import __version__
+from pipeline.errors import BundleError, DataError
+
+COMMANDS = ("demo", "phantom", "build", "train", "evaluate", "predict", "verify", "publish")
+HEAVY = ("torch", "monai", "ignite", "numpy", "scipy", "nibabel", "matplotlib")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["--version"], ["train", "x", "--budget", "20"]])
+def test_a_quick_answer_imports_nothing_heavy(words):
+    code = (
+        "import sys\nfrom pipeline.cli.main import main\n"
+        f"try:\n    main({words})\nfinally:\n    print('loaded:', [m for m in {HEAVY} if m in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert answer.stdout.endswith("loaded: []\n")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example_that_names_it(pipeline, name):
+    result = pipeline(name, "--help", COLUMNS="120")
+    assert result.exit_code == 0
+    after_examples = result.output.partition("Example")[2]
+    assert f"pipeline {name}" in after_examples
+
+
+def test_help_lists_every_command_and_what_the_exit_status_means(pipeline):
+    output = pipeline("--help", COLUMNS="200").output
+    assert all(f" {name} " in output for name in COMMANDS)
+    for meaning in ("0 all done", "1 failed", "2 the command line", "3 some cases were refused", "130 interrupted"):
+        assert meaning in output
+
+
+def test_version(pipeline):
+    assert pipeline("--version").output == f"pipeline {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "words", [["tarin"], ["train"], ["train", "b", "--data", "d", "--epochs", "3"], ["phantom", "d"]]
+)
+def test_a_wrong_command_line_ends_with_2(pipeline, rooms, words):
+    assert pipeline(*words).exit_code == 2
+    assert rooms.calls == []
+
+
+def test_an_error_of_the_input_is_one_message_on_stderr(pipeline, rooms):
+    rooms.answers["train"] = DataError("2 NaN voxels", case="sub-01", expected="finite values")
+    result = pipeline("train", "b", "--data", "d")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "Error: case sub-01: found 2 NaN voxels; expected finite values\n"
+
+
+def test_an_error_of_the_input_is_found_behind_the_one_that_wraps_it(pipeline, rooms):
+    wrapped = RuntimeError("applying transform <object at 0x7f>")
+    wrapped.__cause__ = DataError("an empty file", case="sub-02")
+    rooms.answers["train"] = wrapped
+    result = pipeline("train", "b", "--data", "d")
+    assert result.exit_code == 2
+    assert result.stderr == "Error: case sub-02: found an empty file\n"
+
+
+def test_a_fault_of_the_package_keeps_its_traceback(pipeline, rooms):
+    rooms.answers["train"] = RuntimeError("a bug")
+    result = pipeline("train", "b", "--data", "d")
+    assert result.exit_code == 1
+    assert isinstance(result.exception, RuntimeError)
+
+
+def test_debug_shows_the_traceback(pipeline, rooms):
+    rooms.answers["train"] = BundleError("no bundle")
+    assert isinstance(pipeline("--debug", "train", "b", "--data", "d").exception, BundleError)
+    assert isinstance(pipeline("train", "b", "--data", "d", PIPELINE_DEBUG="1").exception, BundleError)
+
+
+def test_debug_may_stand_at_the_end():
+    answer = subprocess.run(
+        [sys.executable, "-m", "pipeline", "train", "b", "--data", "d", "--budget", "20", "--debug"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 1
+    assert "Traceback" in answer.stderr
+    assert answer.stderr.splitlines()[-1].startswith("pipeline.errors.ConfigError")
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["train", "b", "--data", "d", "--out", "r"], "pipeline train b --data d --resume r"),
+        (["train", "b", "--data", "d", "--resume", "q"], "pipeline train b --data d --resume q"),
+        (["predict", "b", "scans", "lesions"], "lesions is whole"),
+        (["evaluate", "b", "--data", "d"], "the same command again"),
+        (["phantom", "scans", "--cases", "2"], "finished cases stay in scans"),
+    ],
+)
+def test_an_interruption_ends_with_130_and_says_what_is_kept(pipeline, rooms, words, hint):
+    function = "write_dataset" if words[0] == "phantom" else words[0]
+    rooms.answers[function] = KeyboardInterrupt()
+    result = pipeline(*words)
+    assert result.exit_code == 130
+    assert hint in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_an_interruption_that_knows_what_is_kept_is_believed(pipeline, rooms):
+    rooms.answers["train"] = KeyboardInterrupt("kept in runs/b/20260101; epoch 7 is whole")
+    result = pipeline("train", "b", "--data", "d")
+    assert result.stderr == "\nInterrupted: kept in runs/b/20260101; epoch 7 is whole\n"
