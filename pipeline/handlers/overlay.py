@@ -49,9 +49,12 @@ class OverlayImages:
 
     def attach(self, engine: Engine) -> None:
         if self.writer is not None:
-            engine.add_event_handler(Events.EPOCH_STARTED, self._kept.clear)
+            engine.add_event_handler(Events.EPOCH_STARTED, self._forget)
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._keep)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def _forget(self, engine: Engine) -> None:
+        self._kept.clear()
 
     def _keep(self, engine: Engine) -> None:
         for case in engine.state.output[: max(0, self.cases - len(self._kept))]:

@@ -8,6 +8,7 @@ from pipeline.handlers import case_panel, overlay_rgb, pick_slices
 from pipeline.handlers.panel import _GAP_PX, _SIDE_PX, _TEXT_PX, PREDICTION_COLOURS, REFERENCE_COLOURS, robust_window
 
 HEADING_PX = _TEXT_PX + _GAP_PX + 2
+LEGEND_PX = 2 * HEADING_PX
 
 
 def where(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
@@ -94,16 +95,21 @@ def test_any_axis_order_gives_the_same_picture(orientation, thick):
     image[5:, 6:, 4:] += 4
     label = (image > 4).astype(int)
     spacing = np.array([5.0 if code == thick else 1.0 for code in "RAS"])
-    expected = case_panel(image, label, np.roll(label, 1, 0), spacing, "RAS", slices=2)
+    expected = case_panel(image, label, np.roll(label, 1, 0), spacing, "RAS", slices=99)
 
     to_ras = nibabel.orientations.axcodes2ornt("RAS")
     turn = nibabel.orientations.ornt_transform(to_ras, nibabel.orientations.axcodes2ornt(orientation))
     volumes = [nibabel.orientations.apply_orientation(v, turn) for v in (image, label, np.roll(label, 1, 0))]
     order = np.argsort(turn[:, 0])
-    turned = case_panel(*volumes, spacing[order], orientation, slices=2)
-    # Numbers in the headings differ where the slices are counted from the other end, and so may their order.
-    side = expected.shape[1] // 2
-    tiles = [sorted(p[HEADING_PX:, x : x + side - 3].tobytes() for x in (0, side + 3)) for p in (expected, turned)]
+    turned = case_panel(*volumes, spacing[order], orientation, slices=99)
+    # Where slices are counted from the other end, headings and their order differ: compare what is below them.
+    count = image.shape["RAS".index(thick)]
+    pitch = (expected.shape[1] + _GAP_PX) // count
+    tiles = [
+        sorted(picture[HEADING_PX:-LEGEND_PX, i * pitch : (i + 1) * pitch - _GAP_PX].tobytes() for i in range(count))
+        for picture in (expected, turned)
+    ]
+    assert len(set(tiles[0])) == count
     assert tiles[0] == tiles[1]
 
 
