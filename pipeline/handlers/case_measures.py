@@ -134,7 +134,7 @@ class CaseMeasures(Metric):
 def _figures(summary: Summary) -> dict[str, float]:
     figures: dict[str, float] = {}
     for line in (summary.mean, *summary.classes):
-        suffix = "" if line is summary.mean else "_" + line.class_name.replace(" ", "_")
+        suffix = "" if line is summary.mean else f"_{line.class_name}"
         figures |= {measure + suffix: line.measures[measure].mean for measure in LOGGED}
         figures |= {f"missed{suffix}": line.missed, f"false_alarms{suffix}": line.false_alarms}
     # The mean Dice goes by the name that the metric is attached with.

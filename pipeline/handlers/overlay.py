@@ -20,29 +20,30 @@ class OverlayImages:
 
     The evaluator's output has, per case, ``image`` (its meta names the file), and ``label`` and ``pred``, label maps
     (1, H, W, D) on the case's own grid. The image shown is read from its file, because the one in the output lies on
-    the network's grid. The step is the trainer's iteration, where :class:`pipeline.handlers.Validation` has noted it, else
-    the evaluator's epoch, which MONAI's ``ValidationHandler`` sets to the trainer's.
+    the network's grid. The step is the trainer's iteration where the evaluator's state has ``trainer_iteration``, or
+    else the evaluator's epoch, which MONAI's ``ValidationHandler`` sets to the trainer's.
 
     Args:
-        classes: id -> name, for the legend.
-        writer: what :func:`pipeline.handlers.summary_writer` gave.
-        cases: how many, the first that the loader gives (rank 0's in a distributed run).
+        writer: TensorBoard writer, one for all handlers of a run (TensorBoard follows one event file per folder); None
+            on all processes of a distributed run but the first, where nothing is done.
+        cases: how many, the first that the loader gives.
         slices: how many per case at most.
+        classes: id -> name, for the legend.
         tag: the pictures are called ``<tag>/<case id>``.
         window: values shown as black and as white, say (0, 80) for a brain CT in HU; by default from the image.
     """
 
     def __init__(
         self,
-        classes: Mapping[int, str] | Mapping[str, str],
         writer: SummaryWriter | None,
         cases: int = 3,
         slices: int = 4,
+        classes: Mapping[int, str] | Mapping[str, str] | None = None,
         tag: str = "validate",
         window: Sequence[float] | None = None,
     ) -> None:
-        self.classes, self.cases, self.slices, self.tag = class_names(classes), cases, slices, tag
-        self.writer = writer
+        self.writer, self.cases, self.slices, self.tag = writer, cases, slices, tag
+        self.classes = None if classes is None else class_names(classes)
         self.window = None if window is None else (float(window[0]), float(window[1]))
         self._kept: dict[str, tuple[Path, np.ndarray, np.ndarray]] = {}
 
@@ -50,7 +51,7 @@ class OverlayImages:
         if self.writer is not None:
             engine.add_event_handler(Events.EPOCH_STARTED, self._forget)
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._keep)
-            engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def _forget(self, engine: Engine) -> None:
         self._kept.clear()
@@ -58,17 +59,16 @@ class OverlayImages:
     def _keep(self, engine: Engine) -> None:
         for case in engine.state.output[: max(0, self.cases - len(self._kept))]:
             file = Path(case["image"].meta["filename_or_obj"])
-            label_maps = (case[key][0].cpu().numpy() for key in ("label", "pred"))
-            self._kept[case_id_of(case["pred"], case["label"])] = (file, *label_maps)
+            reference, prediction = (case[key][0].cpu().numpy() for key in ("label", "pred"))
+            self._kept[case_id_of(case["pred"], case["label"])] = file, reference, prediction
 
-    def _write(self, engine: Engine) -> None:
+    def __call__(self, engine: Engine) -> None:
         assert self.writer is not None
         step = getattr(engine.state, "trainer_iteration", engine.state.epoch)
         for case_id, (file, reference, prediction) in self._kept.items():
             volume = read_volume(file)
-            spacing, orientation = volume.grid.spacing_mm, volume.grid.orientation
-            picture = case_panel(
-                volume.array, reference, prediction, spacing, orientation, self.slices, self.classes, self.window
-            )
+            spacing_mm, orientation = volume.grid.spacing_mm, volume.grid.orientation
+            shown = (volume.array, reference, prediction, spacing_mm, orientation)
+            picture = case_panel(*shown, self.slices, self.classes, self.window)
             self.writer.add_image(f"{self.tag}/{case_id}", picture, step, dataformats="HWC")
         self.writer.flush()

@@ -75,6 +75,7 @@ def overlay_rgb(
     image: np.ndarray,
     reference: np.ndarray | None = None,
     prediction: np.ndarray | None = None,
+    *,
     pixel_aspect: float = 1.0,
     scale: float | None = None,
     window: tuple[float, float] | None = None,
@@ -100,7 +101,7 @@ def overlay_rgb(
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale * pixel_aspect)))
     enlarged = np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR))
     picture = np.repeat(np.rint(enlarged * 255).astype(np.uint8)[..., None], 3, axis=2)
-    line_px = max(1, round(max(size) / 400))
+    line_px = 2 if scale >= 4 else 1
     layers = ((reference, REFERENCE_COLOURS, 2 * line_px), (prediction, PREDICTION_COLOURS, line_px))
     for label_map, colours, width_px in layers:
         if label_map is None:
@@ -156,15 +157,15 @@ def case_panel(
     window = window or robust_window(image)
 
     indices = pick_slices(reference, prediction, slices, axis)
-    stacks = [None if v is None else _hang(v, axis, indices, orientation) for v in (image, reference, prediction)]
-    box = _field(stacks, window)
+    grey, *labels = (_hang(v, axis, indices, orientation) for v in (image, reference, prediction) if v is not None)
+    box = _field(grey, labels, window)
     columns = []
     for i, index in enumerate(indices):
-        flat = [None if stack is None else stack[i][box] for stack in stacks]
-        plain = overlay_rgb(flat[0], None, None, aspect, window=window)
-        plain = _with_letters(plain, orientation[across], orientation[down])
+        plain = overlay_rgb(grey[i][box], pixel_aspect=aspect, window=window)
+        outlined = overlay_rgb(grey[i][box], *(stack[i][box] for stack in labels), pixel_aspect=aspect, window=window)
         heading = _text_line([(f"slice {index + 1} of {image.shape[axis]}", _INK)], plain.shape[1])
-        columns.append(np.concatenate([heading, plain, _gap(plain), overlay_rgb(*flat, aspect, window=window)]))
+        plain = _with_letters(plain, orientation[across], orientation[down])
+        columns.append(np.concatenate([heading, plain, _gap(plain), outlined]))
     gap = np.zeros((columns[0].shape[0], _GAP_PX, 3), dtype=np.uint8)
     montage = np.concatenate([part for column in columns for part in (column, gap)][:-1], axis=1)
     return np.concatenate([montage, *_legend(reference, prediction, classes or {}, montage.shape[1])])
@@ -189,14 +190,11 @@ def _hang(volume: np.ndarray, axis: int, indices: Sequence[int], orientation: st
     return stack[:, :: steps[0], :: steps[1]]
 
 
-def _field(stacks: Sequence[np.ndarray | None], window: tuple[float, float]) -> tuple[slice, slice]:
+def _field(grey: np.ndarray, labels: Sequence[np.ndarray], window: tuple[float, float]) -> tuple[slice, slice]:
     """Rows and columns of what there is to see: labels, and what is brighter than a twentieth of the window."""
-    image, *label_maps = stacks
-    assert image is not None
-    seen = (image > window[0] + 0.05 * (window[1] - window[0])).any(0)
-    for label_map in label_maps:
-        if label_map is not None:
-            seen |= (label_map != 0).any(0)
+    seen = np.any(grey > window[0] + 0.05 * (window[1] - window[0]), axis=0)
+    for label_map in labels:
+        seen |= np.any(label_map, axis=0)
     sides = []
     for hits in (seen.any(1), seen.any(0)):
         where = np.flatnonzero(hits) if hits.any() else np.array([0, hits.size - 1])

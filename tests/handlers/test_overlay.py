@@ -1,0 +1,94 @@
+"""OverlayImages on a real MONAI evaluator: pictures in the events, of the case's own grid."""
+
+import io
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from monai.data import DataLoader, MetaTensor
+from monai.engines import SupervisedEvaluator
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
+
+from pipeline.handlers import OverlayImages, case_panel
+
+AFFINE = np.diag([-1.0, 1.0, 5.0, 1.0])
+CLASSES = {"1": "lesion"}
+
+
+class PutOnOwnGrid:
+    """Stands in for the restoring transform: a label map that is the label, one voxel to the side."""
+
+    def __call__(self, item):
+        item["pred"] = torch.roll(item["label"], 1, dims=1)
+        return item
+
+
+@pytest.fixture
+def items(tmp_path):
+    """Four cases whose network input is another grid than their file."""
+    rng = np.random.default_rng(0)
+    items = []
+    for i in range(4):
+        volume = rng.random((12, 14, 5)).astype(np.float32) + 1
+        file = tmp_path / f"case-{i}_cbf.nii.gz"
+        nibabel.save(nibabel.Nifti1Image(volume, AFFINE), file)
+        label = torch.zeros(1, 12, 14, 5)
+        label[0, 3:8, 4:9, 1:4] = 1
+        meta = {"case_id": f"case-{i}", "filename_or_obj": str(file)}
+        items.append(
+            {
+                "image": MetaTensor(torch.zeros(2, 8, 8, 8), meta=dict(meta)),
+                "label": MetaTensor(label, affine=torch.from_numpy(AFFINE), meta=dict(meta)),
+            }
+        )
+    return items
+
+
+def evaluate(items, handler, epochs, batch_size=1):
+    engine = SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(items, batch_size=batch_size),
+        network=torch.nn.Identity(),
+        postprocessing=PutOnOwnGrid(),
+        val_handlers=[handler],
+    )
+    for epoch in epochs:
+        engine.run(epoch)
+    return engine
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_pictures_are_written_for_the_first_cases_at_every_epoch(tmp_path, items, batch_size):
+    writer = SummaryWriter(tmp_path / "events")
+    evaluate(items, OverlayImages(writer, cases=2, slices=3, classes=CLASSES), epochs=(5, 10), batch_size=batch_size)
+    writer.close()
+
+    events = EventAccumulator(str(tmp_path / "events")).Reload()
+    assert events.Tags()["images"] == ["validate/case-0", "validate/case-1"]
+    assert [event.step for event in events.Images("validate/case-1")] == [5, 10]
+
+    image = nibabel.load(items[1]["image"].meta["filename_or_obj"]).get_fdata(dtype=np.float32)
+    label = items[1]["label"][0].numpy()
+    expected = case_panel(image, label, np.roll(label, 1, 0), (1.0, 1.0, 5.0), "LAS", 3, {1: "lesion"})
+    written = np.asarray(Image.open(io.BytesIO(events.Images("validate/case-1")[0].encoded_image_string)))
+    np.testing.assert_array_equal(written, expected)
+
+
+def test_the_step_is_the_trainers_iteration_where_it_is_known(tmp_path, items):
+    writer = SummaryWriter(tmp_path / "events")
+    handler = OverlayImages(writer, cases=1, tag="cases", window=(0, 4))
+    engine = evaluate(items, handler, epochs=())
+    engine.state.trainer_iteration = 250
+    engine.run()
+    writer.close()
+    events = EventAccumulator(str(tmp_path / "events")).Reload()
+    assert [event.step for event in events.Images("cases/case-0")] == [250]
+
+
+def test_other_processes_write_nothing(items):
+    handler = OverlayImages(None)
+    evaluate(items, handler, epochs=(1,))
+    assert handler._kept == {}
