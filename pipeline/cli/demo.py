@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -25,10 +25,17 @@ pipeline demo
 pipeline demo --budget 10m --seed 7 --out longer_demo
 """
 BUNDLE = "stroke_perfusion_segmentation"
-PARTS = {
-    "train": {"cases": 40, "healthy_share": 0.1, "seed": 0},
-    "test": {"cases": 16, "healthy_share": 0.25, "seed": 1_000_000},
-}
+
+
+class Part(NamedTuple):
+    """What one of the demo's datasets is made of; ``seed`` is added to the demo's own."""
+
+    cases: int
+    healthy_share: float
+    seed: int
+
+
+PARTS = {"train": Part(40, healthy_share=0.1, seed=0), "test": Part(16, healthy_share=0.25, seed=1_000_000)}
 
 
 def command(
@@ -88,7 +95,11 @@ def phantoms(out: Path, seed: int) -> Path:
     from pipeline.data.phantom_dataset import write_dataset
 
     folder = out / f"phantom-seed{seed}"
-    record = {"phantom_version": PHANTOM_VERSION, "seed": seed, "parts": PARTS}
+    record = {
+        "phantom_version": PHANTOM_VERSION,
+        "seed": seed,
+        "parts": {name: part._asdict() for name, part in PARTS.items()},
+    }
     if folder.exists():
         made = folder / "demo.json"
         if not made.is_file() or json.loads(made.read_text(encoding="utf-8")) != record:
@@ -102,9 +113,9 @@ def phantoms(out: Path, seed: int) -> Path:
             with counted(f"{part} cases") as count:
                 write_dataset(
                     Path(unfinished) / folder.name / part,
-                    wanted["cases"],
-                    seed + wanted["seed"],
-                    healthy_share=wanted["healthy_share"],
+                    wanted.cases,
+                    seed + wanted.seed,
+                    healthy_share=wanted.healthy_share,
                     progress=count,
                 )
         whole = Path(unfinished) / folder.name
