@@ -1,0 +1,49 @@
+"""Datasets on disk, as cases and as a MONAI dataset: `find_cases`, `data_list`, the splits, `CaseDataset`.
+
+A new dataset layout is a function beside `decathlon_entries` that gives (case id, files per channel, relative
+folder), called in `find_cases`. Nothing here opens an image; that is io's. Add public names below, those that need
+torch to ``_LAZY``.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from pipeline.data.cases import Case, data_list, find_cases
+from pipeline.data.splits import Split, k_fold, patient_of, read_split, write_split
+
+if TYPE_CHECKING:
+    from pipeline.data.dataset import CaseDataset, Refusal
+    from pipeline.data.sampler import EpochSampler
+
+# Listing cases and making phantoms takes milliseconds, importing torch and MONAI seconds: the command line must not
+# wait for what it does not use. PEP 562 keeps one public name per thing (`pipeline.data.CaseDataset`, also for
+# MONAI's configs).
+_LAZY = {
+    "CaseDataset": "pipeline.data.dataset",
+    "EpochSampler": "pipeline.data.sampler",
+    "Refusal": "pipeline.data.dataset",
+}
+
+__all__ = [
+    "Case",
+    "CaseDataset",
+    "EpochSampler",
+    "Refusal",
+    "Split",
+    "data_list",
+    "find_cases",
+    "k_fold",
+    "patient_of",
+    "read_split",
+    "write_split",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,33 @@
+"""Handlers: one concern each, attached to an engine from a config.
+
+To add one: a file of at most 80 lines with a class whose ``attach(engine)`` registers it, its name below, a test in
+``tests/handlers`` that runs a real engine. What belongs to the first process of a distributed run alone says so in ``attach``.
+"""
+
+from pipeline.handlers.case_measures import CaseMeasures
+from pipeline.handlers.checkpoints import BestWeights, Resumable
+from pipeline.handlers.console import EpochProgress, ValidationLine
+from pipeline.handlers.metrics_csv import MetricsCsv
+from pipeline.handlers.overlay import OverlayImages
+from pipeline.handlers.panel import case_panel, overlay_rgb, pick_slices
+from pipeline.handlers.record_run import RecordRun
+from pipeline.handlers.tensorboard import TrainingScalars, ValidationScalars, summary_writer
+from pipeline.handlers.validation import Validation
+
+__all__ = [
+    "BestWeights",
+    "CaseMeasures",
+    "EpochProgress",
+    "MetricsCsv",
+    "OverlayImages",
+    "RecordRun",
+    "Resumable",
+    "TrainingScalars",
+    "Validation",
+    "ValidationLine",
+    "ValidationScalars",
+    "case_panel",
+    "overlay_rgb",
+    "pick_slices",
+    "summary_writer",
+]

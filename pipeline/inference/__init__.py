@@ -1,0 +1,22 @@
+"""From a trained network to a result: predict images of any size, return to the case's own grid, write.
+
+To add an inferer: a subclass of ``monai.inferers.Inferer`` in a file of its own, ``inferer(inputs, network) -> logits``
+on the inputs' own spatial size; name it here, and ``tests/contracts/test_inferers.py`` holds it to that.
+"""
+
+from pipeline.inference.mirroring import mirrored
+from pipeline.inference.padding import pad
+from pipeline.inference.restore import Restored, own_grid, restore_to_grid
+from pipeline.inference.save import SaveImageOnGridd
+from pipeline.inference.sliding_window import SlidingWindowInferer, window_corners
+
+__all__ = [
+    "Restored",
+    "SaveImageOnGridd",
+    "SlidingWindowInferer",
+    "mirrored",
+    "own_grid",
+    "pad",
+    "restore_to_grid",
+    "window_corners",
+]

@@ -1,0 +1,10 @@
+"""Networks: one file per architecture, `forward(x (B, C, *S)) -> logits (B, K, *S)`, in 2D and 3D.
+
+To add one: write `pipeline/networks/<name>.py`, export the class here, list it once in `tests/contracts/test_networks.py`
+and give it `configs/networks/<name>_<2|3>d.yaml`. In training mode deep supervision returns a list, full resolution
+first; in eval mode and under TorchScript every network returns one tensor. What several share stands in `blocks.py`.
+"""
+
+from pipeline.networks.unet import UNet
+
+__all__ = ["UNet"]

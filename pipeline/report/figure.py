@@ -83,7 +83,7 @@ class FigureCase:
 
     def in_plane_box(self, margin: int = 3) -> tuple[slice, slice]:
         """The rows and columns that hold anything, with a margin of voxels, the same for all slices."""
-        occupied: np.ndarray = self.tissue.any(axis=2)
+        occupied = np.asarray(self.tissue.any(axis=2))
         if not occupied.any():
             return slice(None), slice(None)
         first, second = (np.flatnonzero(occupied.any(axis=axis)) for axis in (1, 0))

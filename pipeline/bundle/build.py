@@ -1,0 +1,192 @@
+"""Base + ``bundle.yaml`` -> the complete, standalone JSON files that plain MONAI reads.
+
+A bundle's ``configs/bundle.yaml`` is one delta for all five kinds of config: a key applies to every kind whose base
+knows it, and a key that none knows is refused. ``network: NAME`` in it picks the base file of the network. How a delta
+merges stands in ``merge.py``; how named steps and handlers turn into MONAI's lists, in ``standalone.py``; what a
+config may hold at all, in ``audit.py``.
+
+A bundle without ``bundle.yaml`` (from elsewhere: JSON only) is read as it is and can't be built.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.bundle.audit import require_data_only
+from pipeline.bundle.base import KINDS, Base
+from pipeline.bundle.find import shipped_configs
+from pipeline.bundle.merge import KeyPath, Merge, nearest
+from pipeline.bundle.overrides import is_network_name, parse_override, take_network
+from pipeline.bundle.standalone import standalone
+from pipeline.bundle.strict_yaml import read
+from pipeline.errors import BundleError, ConfigError
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What `build` did: the bundle's folder, its generated files, and those of them whose content changed."""
+
+    bundle: Path
+    files: tuple[Path, ...]
+    changed: tuple[Path, ...]
+
+
+def build(bundle: Path, *, check: bool = False, configs: Path | None = None) -> BuildResult:
+    """Writes ``configs/<kind>.json`` of a bundle for each of the five `KINDS`: the same bytes for the same input.
+
+    Args:
+        bundle: the bundle's folder.
+        check: compare instead of writing.
+        configs: the base configs; by default the shipped ones.
+
+    Raises:
+        BundleError: the bundle has no ``bundle.yaml``, holds more than data, or (with ``check``) has stale files.
+        ConfigError: a key or a value that the base does not allow; names the file and the key path.
+    """
+    if not _delta_file(bundle).is_file():
+        raise BundleError("no configs/bundle.yaml", file=bundle, fix="load a bundle of generated files as it is")
+    contents = {
+        bundle / "configs" / f"{kind}.json": _dump(config)
+        for kind, config in _resolve_all(bundle, None, configs or shipped_configs()).items()
+    }
+    changed = tuple(f for f, content in contents.items() if not f.is_file() or f.read_bytes() != content)
+    if check and changed:
+        raise BundleError(
+            f"stale {', '.join(f.name for f in changed)}",
+            expected="what the base and bundle.yaml generate",
+            fix=f"pipeline build {bundle.name}",
+            file=bundle / "configs",
+        )
+    for file in changed:
+        temporary = file.with_name(f".{file.name}.tmp")
+        temporary.write_bytes(contents[file])
+        os.replace(temporary, file)
+    return BuildResult(bundle, tuple(contents), changed)
+
+
+def resolve(
+    bundle: Path,
+    kind: str,
+    network: str | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    configs: Path | None = None,
+) -> dict[str, Any]:
+    """The standalone config that ``build`` would write, in memory, with another network or other values.
+
+    Args:
+        kind: one of `KINDS`.
+        network: name of another network's base file; ``network=NAME`` among the overrides says the same. The bundle's
+            own ``network_def`` is then left out (and that is logged): it is written for the bundle's own network.
+        overrides: ``KEY=VALUE`` texts, later ones winning.
+        configs: the base configs; by default the shipped ones.
+
+    Returns:
+        The config, references unresolved, as ``monai.bundle.ConfigParser`` takes it.
+
+    Raises:
+        BundleError: the bundle lacks this kind, or the result would hold more than data.
+        ConfigError: an unknown key (with the nearest names), network or kind.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"the kind {kind!r}", expected=f"one of {', '.join(KINDS)}")
+    chosen, values = take_network(overrides)
+    if network and chosen and network != chosen:
+        raise ConfigError(f"network {network!r} and network={chosen}", expected="one network")
+    network = network or chosen
+    if not _delta_file(bundle).is_file():
+        return _from_json(bundle, kind, network, values)
+    return _resolve_all(bundle, network, configs or shipped_configs(), kind, values)[kind]
+
+
+def _delta_file(bundle: Path) -> Path:
+    return bundle / "configs" / "bundle.yaml"
+
+
+def _dump(config: dict[str, Any]) -> bytes:
+    # ASCII only: MONAI opens the file in the platform's encoding.
+    return (json.dumps(config, indent=1, allow_nan=False) + "\n").encode("ascii")
+
+
+def _resolve_all(
+    bundle: Path, network: str | None, configs: Path, only: str | None = None, overrides: Sequence[str] = ()
+) -> dict[str, dict[str, Any]]:
+    """The standalone configs of all kinds, or of one; the delta is always held against all."""
+    base, file = Base(configs), _delta_file(bundle)
+    delta = read(file)
+    own = delta.pop("network") if is_network_name(delta.get("network")) else None
+    if network is None and own is None:
+        raise ConfigError("no network", expected=f"network: NAME, of {', '.join(base.networks())}", file=file)
+    if network not in (None, own) and "network_def" in delta:
+        _logger.warning("network_def of %s is written for %s: left out for %s", file, own, network)
+        delta.pop("network_def")
+    dims = delta.get("spatial_dims")
+    for text in overrides:
+        dims = parse_override(text)[1].get("spatial_dims", dims)
+
+    bases = {kind: base.load(kind, network or own, dims) for kind in KINDS}
+    merges = {kind: Merge(file=file) for kind in KINDS}
+    merged = {kind: merges[kind](bases[kind], delta) for kind in KINDS}
+    _refuse_unknown_everywhere(merges, bases)
+
+    result = {}
+    for kind in (only,) if only else KINDS:
+        written = bundle / "configs" / f"{kind}.json"
+        config = _overridden(merged[kind], overrides, written)
+        result[kind] = standalone(config, written)
+        require_data_only(result[kind], written)
+    return result
+
+
+def _refuse_unknown_everywhere(merges: dict[str, Merge], bases: dict[str, dict[str, Any]]) -> None:
+    def unknown_in(merge: Merge, path: KeyPath) -> bool:
+        return any(path[: len(unknown)] == unknown for unknown in merge.unknown)
+
+    for merge in merges.values():
+        for path, known in merge.unknown.items():
+            if all(unknown_in(other, path) for other in merges.values()):
+                raise _unknown_key(path, known, bases.values(), merge.file)
+
+
+def _overridden(config: dict[str, Any], overrides: Sequence[str], file: Path, *, index: bool = False) -> dict[str, Any]:
+    for text in overrides:
+        merge = Merge(file=f"{file}, override {text}", index_lists=index)
+        config = merge(config, parse_override(text)[1])
+        for path, known in merge.unknown.items():
+            raise _unknown_key(path, known, (config,), file)
+    return config
+
+
+def _unknown_key(path: KeyPath, known: Iterable[str], configs: Iterable[dict[str, Any]], file: Any) -> ConfigError:
+    near = nearest(path, known, configs)
+    return ConfigError(
+        f"the unknown key {'#'.join(path)}",
+        expected=f"a key that the config knows{' (nearest: ' + ', '.join(near) + ')' if near else ''}",
+        fix=None if near else f"take one of {', '.join(known)}",
+        file=file,
+    )
+
+
+def _from_json(bundle: Path, kind: str, network: str | None, overrides: Sequence[str]) -> dict[str, Any]:
+    """A bundle from elsewhere: its own file, audited before an override looks at a signature."""
+    file = bundle / "configs" / f"{kind}.json"
+    if network is not None:
+        raise ConfigError(f"network={network}", expected="values only: this bundle has no bundle.yaml", file=bundle)
+    if not file.is_file():
+        raise BundleError(f"no {kind}.json", file=bundle, expected=f"configs/bundle.yaml or configs/{kind}.json")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BundleError(f"no JSON ({error})", file=file) from None
+    require_data_only(config, file)
+    config = _overridden(config, overrides, file, index=True)
+    require_data_only(config, file)
+    return config

@@ -1,0 +1,263 @@
+"""Running a bundle: train, evaluate, predict, and publish what a run has trained.
+
+A run's folder is itself a bundle: its ``configs/`` hold the resolved configs that it ran with, its ``models/`` the
+weights. So ``pipeline predict RUN ...`` works, and so does plain MONAI on ``RUN/configs/train.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.bundle.build import KINDS, resolve
+from pipeline.bundle.find import find_bundle
+from pipeline.errors import BundleError, ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.engines.cohort import CohortResult
+
+logger = logging.getLogger("pipeline.bundle")
+
+DEFAULT_BUDGET_S = {"cpu": 30 * 60.0, "cuda": 60 * 60.0}
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a training or an evaluation came to.
+
+    Args:
+        run_dir: the folder that holds everything.
+        metrics: of the last validation, by the names of ``metrics.csv``.
+        table: the same for people, N and misses beside every mean.
+        seconds: wall clock, from the call.
+        refused: cases that could not be used, each with its reason.
+    """
+
+    run_dir: Path
+    metrics: dict[str, float]
+    table: str
+    seconds: float
+    refused: list[str] = field(default_factory=list)
+
+
+def train(
+    bundle: str | Path,
+    data: str | Path,
+    *,
+    out: str | Path | None = None,
+    budget_s: float | None = None,
+    resume: str | Path | None = None,
+    overrides: Sequence[str] = (),
+) -> RunSummary:
+    """Train ``bundle`` on the dataset at ``data``.
+
+    Args:
+        bundle: a bundle's folder or the name of a shipped one.
+        data: the dataset's folder (see :mod:`pipeline.data.cases` for the layouts).
+        out: the run's folder; by default ``runs/<bundle>/<date-time>``.
+        budget_s: wall-clock seconds, from now to the last measure. With neither this nor a ``max_epochs=N`` override, half an
+            hour on a CPU and an hour on a GPU.
+        resume: a run's folder to go on from; its own configs are used.
+        overrides: ``KEY=VALUE`` strings.
+    """
+    started = time.time()
+    by_epochs = any(text.partition("=")[0] == "max_epochs" for text in overrides)
+    if by_epochs and budget_s is not None:
+        raise ConfigError("both a budget and max_epochs", expected="one of them: a run ends by the clock or by epochs")
+    folder = Path(resume) if resume is not None else find_bundle(bundle)
+    config = resolve(folder, "train", overrides=overrides)
+    if resume is not None:
+        run_dir = folder
+        budget_s = budget_s if budget_s is not None else config["budget_s"]
+        config |= {"resume": True, "started_at": started}
+    else:
+        run_dir = Path(out) if out is not None else _new_folder(folder.name)
+        if (run_dir / "run.json").exists():
+            raise ConfigError(f"a run in {run_dir} already", fix=f"go on with it by --resume {run_dir}, or choose another --out")
+    if budget_s is None and not by_epochs and resume is None:
+        budget_s = DEFAULT_BUDGET_S[_device_type(config)]
+        logger.info("no budget given: training for %.0f minutes (--budget TIME, or max_epochs=N)", budget_s / 60)
+    _settle(config, run_dir, data)
+    config |= {"budget_s": None if by_epochs else budget_s, "started_at": started}
+    _write_bundle(folder, run_dir, config, overrides)
+    parser = _parse(config, run_dir / "configs" / "metadata.json")
+    _run(parser, "initialize")
+    trainer = parser.get_parsed_content("train#trainer")
+    _run(parser, "run")
+    measures = next(iter(parser.get_parsed_content("validate#key_metric").values()))
+    refused = [*parser.get_parsed_content("train#dataset").refused, *parser.get_parsed_content("validate#dataset").refused]
+    metrics = dict(parser.get_parsed_content("validate#evaluator").state.metrics)
+    logger.info("%d iterations, %d epochs", trainer.state.iteration, trainer.state.epoch)
+    return RunSummary(run_dir, metrics, _table(measures), time.time() - started, [str(case) for case in refused])
+
+
+def evaluate(
+    bundle: str | Path,
+    data: str | Path,
+    *,
+    weights: str | Path | None = None,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+) -> RunSummary:
+    """Measure a bundle's weights on the labelled cases at ``data`` that they were not trained on.
+
+    Which cases those are is known from the ``split.json`` beside the weights; where there is none, all cases are measured and
+    a warning says so. ``part=all`` measures all of them on purpose.
+    """
+    started = time.time()
+    folder = find_bundle(bundle)
+    config = resolve(folder, "evaluate", overrides=overrides)
+    out = Path(out) if out is not None else _new_folder(f"{folder.name}-evaluation")
+    _settle(config, out, data)
+    config["bundle_root"] = str(folder.resolve())
+    if weights is not None:
+        config["checkpoint"] = str(Path(weights).resolve())
+    if not any(text.partition("=")[0] in ("part", "fold", "split_file") for text in overrides):
+        split = _split_of(Path(weights) if weights is not None else folder / "models" / "model.pt")
+        config["part"] = "all" if split is None else "unseen"
+        config["split_file"] = None if split is None else str(split)
+        if split is None:
+            logger.warning("no split.json beside these weights: it is not known which of these cases they were trained on")
+    parser = _parse(config, folder / "configs" / "metadata.json")
+    _run(parser, "initialize")
+    _run(parser, "run")
+    measures = next(iter(parser.get_parsed_content("validate#key_metric").values()))
+    refused = parser.get_parsed_content("validate#dataset").refused
+    metrics = dict(parser.get_parsed_content("validate#evaluator").state.metrics)
+    return RunSummary(out, metrics, _table(measures), time.time() - started, [str(case) for case in refused])
+
+
+def predict(
+    bundle: str | Path,
+    input: str | Path,
+    output: str | Path,
+    *,
+    weights: str | Path | None = None,
+    probabilities: bool = False,
+    overrides: Sequence[str] = (),
+) -> CohortResult:
+    """Segment every case at ``input`` (a dataset, a folder of cases, one case, one file) into ``output``."""
+    folder = find_bundle(bundle)
+    config = resolve(folder, "inference", overrides=overrides)
+    config |= {"bundle_root": str(folder.resolve()), "output_dir": str(Path(output)), "dataset_dir": str(input)}
+    if weights is not None:
+        config["checkpoint"] = str(Path(weights).resolve())
+    if probabilities:
+        config["probabilities_key"] = "probabilities"
+    parser = _parse(config, folder / "configs" / "metadata.json")
+    items = parser.get_parsed_content("dataset#data")
+    from pipeline.engines.cohort import predict_cohort
+
+    _run(parser, "initialize")
+    return predict_cohort(
+        items,
+        preprocessing=parser.get_parsed_content("preprocessing"),
+        network=parser.get_parsed_content("network"),
+        inferer=parser.get_parsed_content("inferer"),
+        postprocessing=parser.get_parsed_content("postprocessing"),
+        device=parser.get_parsed_content("device"),
+        output_dir=Path(output),
+        class_names=config["classes"],
+    )
+
+
+def publish(run: str | Path, bundle: str | Path) -> Path:
+    """Put a run's best weights into a bundle's ``models/``: the one way in. Returns the file.
+
+    The cases that they were trained on go along (``models/split.json``), so that an evaluation never counts them.
+    """
+    run, target = Path(run), find_bundle(bundle)
+    weights, record = run / "models" / "model.pt", run / "run.json"
+    for file in (weights, record):
+        if not file.is_file():
+            raise BundleError("no such file", file=file, expected="a run that pipeline train has completed")
+    network = {"run": resolve(run, "inference")["network_def"], "bundle": resolve(target, "inference")["network_def"]}
+    if network["run"] != network["bundle"]:
+        raise BundleError(
+            f"another network in the run, {network['run']}", file=run, expected=f"the bundle's, {network['bundle']}",
+            fix="publish into a bundle with that network_def",
+        )
+    models = target / "models"
+    models.mkdir(exist_ok=True)
+    for source in (weights, run / "split.json"):
+        shutil.copyfile(source, models / f".{source.name}")
+        (models / f".{source.name}").replace(models / source.name)
+    return models / "model.pt"
+
+
+def _new_folder(name: str) -> Path:
+    return Path("runs") / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def _settle(config: dict[str, Any], run_dir: Path, data: str | Path) -> None:
+    """Tie a config to this run's folder and data, as absolute paths: it can be run again from anywhere."""
+    config["bundle_root"] = config["output_dir"] = str(run_dir.resolve())
+    config["dataset_dir"] = str(Path(data).resolve())
+    config["run_dir"] = {"_target_": "pipeline.engines.run_folder", "output_dir": "@output_dir", "name": "."}
+
+
+def _write_bundle(source: Path, run_dir: Path, train_config: dict[str, Any], overrides: Sequence[str]) -> None:
+    configs = run_dir / "configs"
+    configs.mkdir(parents=True, exist_ok=True)
+    for kind in KINDS:
+        config = train_config
+        if kind != "train":
+            config = resolve(source, kind, overrides=_known_to(source, kind, overrides))
+            config["bundle_root"] = str(run_dir.resolve())
+        (configs / f"{kind}.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    metadata = source / "configs" / "metadata.json"
+    if metadata.is_file() and source != run_dir:
+        shutil.copyfile(metadata, configs / "metadata.json")
+
+
+def _known_to(bundle: Path, kind: str, overrides: Sequence[str]) -> list[str]:
+    """Those overrides of a training that mean something to another kind of config: ``patch_size`` does, ``batch_size`` not."""
+
+    def known(text: str) -> bool:
+        try:
+            resolve(bundle, kind, overrides=[text])
+        except ConfigError:
+            return False
+        return True
+
+    return [text for text in overrides if known(text)]
+
+
+def _split_of(weights: Path) -> Path | None:
+    """The record of what ``weights`` were trained on: beside published weights, or in the folder of their run."""
+    return next((file for file in (weights.with_name("split.json"), weights.parent.parent / "split.json") if file.is_file()), None)
+
+
+def _device_type(config: dict[str, Any]) -> str:
+    from pipeline.engines import device
+
+    return device(config["device"]["name"]).type
+
+
+def _parse(config: dict[str, Any], metadata: Path) -> Any:
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser(config)
+    if metadata.is_file():
+        parser.read_meta(str(metadata))
+    parser.parse()
+    return parser
+
+
+def _run(parser: Any, section: str) -> None:
+    """Run the expressions of a section one after the other, as ``python -m monai.bundle run`` does."""
+    for index in range(len(parser.get(section, []))):
+        parser.get_parsed_content(f"{section}#{index}")
+
+
+def _table(measures: Any) -> str:
+    from pipeline.metrics import format_table
+
+    return format_table(measures.summary)

@@ -1,0 +1,114 @@
+"""Training and validation parts, by patient.
+
+>>> split = k_fold(["a", "b_ses-1", "b_ses-2", "c", "d"], folds=2, fold=0, seed=0)
+>>> sorted(split.train + split.validate)
+['a', 'b_ses-1', 'b_ses-2', 'c', 'd']
+>>> len({"b_ses-1", "b_ses-2"} & set(split.validate)) in (0, 2)
+True
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+
+from pipeline.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Split:
+    """Case ids of the two parts, each sorted; no patient is in both."""
+
+    train: tuple[str, ...]
+    validate: tuple[str, ...]
+
+
+def patient_of(case_id: str) -> str:
+    """The patient to whom a case belongs: its id up to ``_ses-`` (BIDS), so that sessions stay together.
+
+    >>> patient_of("sub-01_ses-02"), patient_of("hippocampus_001")
+    ('sub-01', 'hippocampus_001')
+    """
+    return case_id.split("_ses-")[0]
+
+
+def k_fold(case_ids: Iterable[str], folds: int = 5, fold: int = 0, seed: int = 0) -> Split:
+    """One fold of a seeded k-fold split by patient.
+
+    The patients' order comes from a hash of seed and id: it is the same on every platform and with every version of
+    every library (numpy promises that only for its legacy generator), and does not depend on the order of the files.
+    Where there are fewer patients than folds, each patient is a fold of its own.
+
+    Args:
+        case_ids: of all cases.
+        folds: number of parts; at least 2.
+        fold: which part validates, from 0.
+        seed: another seed shuffles the patients anew.
+
+    Raises:
+        ConfigError: a fold that does not exist.
+        DataError: fewer than two patients.
+    """
+    cases = sorted(case_ids)
+    patients = sorted({patient_of(case) for case in cases}, key=lambda name: _rank(seed, name))
+    if len(patients) < 2:
+        raise DataError(
+            f"{len(cases)} case(s) of {len(patients)} patient(s)",
+            expected="at least two patients, one to train on and one to validate on",
+            fix="add cases, or name both parts in a split file",
+        )
+    if folds < 2:
+        raise ConfigError(f"folds={folds}", expected="at least 2")
+    parts = min(folds, len(patients))
+    if not 0 <= fold < parts:
+        raise ConfigError(f"fold={fold}", expected=f"0 to {parts - 1} (folds={folds}, {len(patients)} patients)")
+    held_back = set(patients[fold::parts])
+    return Split(
+        train=tuple(case for case in cases if patient_of(case) not in held_back),
+        validate=tuple(case for case in cases if patient_of(case) in held_back),
+    )
+
+
+def _rank(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}/{name}".encode()).digest()
+
+
+def write_split(path: str | PathLike[str], split: Split) -> None:
+    """Write a split as JSON, so that a run can be repeated and compared on the same cases."""
+    Path(path).write_text(json.dumps(asdict(split), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_split(path: str | PathLike[str]) -> Split:
+    """Read what `write_split` wrote, or the same written by hand: ``{"train": [ids], "validate": [ids]}``.
+
+    Raises:
+        DataError: no such file, not of this form, or a patient in both parts.
+    """
+    expected = '{"train": [case ids], "validate": [case ids]}'
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise DataError(f"a split file that can't be read ({reason})", file=path, fix="check the path") from error
+    except ValueError as error:
+        raise DataError(f"a split file that is not JSON ({error})", file=path, expected=expected) from error
+    if not isinstance(content, dict) or not all(_are_ids(content.get(name)) for name in ("train", "validate")):
+        raise DataError("a split file of another form", file=path, expected=expected)
+    train, validate = content["train"], content["validate"]
+    both = sorted({patient_of(i) for i in train} & {patient_of(i) for i in validate})
+    if both:
+        raise DataError(
+            f"patients in both parts: {', '.join(both)}",
+            file=path,
+            expected="each in one",
+            fix="validation would measure memory: take them out of one part",
+        )
+    return Split(tuple(sorted(train)), tuple(sorted(validate)))
+
+
+def _are_ids(part: object) -> bool:
+    return isinstance(part, list) and all(isinstance(name, str) for name in part)

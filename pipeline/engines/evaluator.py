@@ -1,0 +1,32 @@
+"""The evaluation engine: MONAI's ``SupervisedEvaluator``, at the precision that the run chose."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from ignite.engine import Engine
+from monai.engines import SupervisedEvaluator
+
+from pipeline.engines.precision import Precision
+
+
+class Evaluator(SupervisedEvaluator):
+    """Runs whole volumes through an inferer; post-processing and measures see one case at a time.
+
+    Args:
+        precision: a name (see :mod:`pipeline.engines.precision`). ``auto`` is float32, except during training, where the
+            validation handler hands over what the trainer's probe chose.
+        kwargs: of MONAI's ``SupervisedEvaluator``, by its names.
+    """
+
+    def __init__(self, device: torch.device, val_data_loader: Any, network: torch.nn.Module, precision: str = "auto", **kwargs: Any) -> None:
+        self.precision = Precision() if precision == "auto" else Precision.parse(precision)
+        self.follows_trainer = precision == "auto"
+        super().__init__(device=device, val_data_loader=val_data_loader, network=network, **kwargs)
+
+    def _iteration(self, engine: Engine, batchdata: dict[str, torch.Tensor]) -> dict:
+        # Storage order is the network's matter alone: convolutions follow their weights'.
+        self.precision.prepare(self.network)
+        with self.precision.autocast(self.state.device), torch.no_grad():
+            return super()._iteration(engine, batchdata)

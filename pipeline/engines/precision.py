@@ -1,0 +1,115 @@
+"""Which arithmetic a training step runs in: chosen by timing the real step on this machine.
+
+bf16 halves or thirds a step on a CPU with AMX or AVX512-BF16, but doubles it where it is emulated, and its gain shrinks
+for small networks; channels-last storage helps most networks and slows some. So nothing is inferred from the name of the
+hardware: each candidate runs the real step on a real batch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import torch
+
+from pipeline.errors import ConfigError
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_CHANNELS_LAST = "channels_last"
+
+
+@dataclass(frozen=True)
+class Precision:
+    """An arithmetic for a network.
+
+    Args:
+        dtype: of convolutions under autocast; float32 means no autocast. Weights stay float32 always.
+        channels_last: whether activations are stored channels-last.
+        seconds: what each candidate of the probe took per step, where there was a probe.
+    """
+
+    dtype: torch.dtype = torch.float32
+    channels_last: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Such as ``bfloat16+channels_last``: what ``precision:`` in a config takes to have it without a probe."""
+        dtype = next(name for name, dtype in _DTYPES.items() if dtype is self.dtype)
+        return f"{dtype}+{_CHANNELS_LAST}" if self.channels_last else dtype
+
+    @classmethod
+    def parse(cls, name: str) -> Precision:
+        dtype, _, storage = name.partition("+")
+        if dtype not in _DTYPES or storage not in ("", _CHANNELS_LAST):
+            raise ConfigError(
+                f"precision {name!r}", expected=f"auto, or one of {', '.join(_DTYPES)}, each with or without '+channels_last'"
+            )
+        return cls(_DTYPES[dtype], bool(storage))
+
+    def autocast(self, device: torch.device):
+        """The context in which the network runs."""
+        if self.dtype is torch.float32:
+            return nullcontext()
+        return torch.autocast(device.type, dtype=self.dtype)
+
+    def store(self, tensor: torch.Tensor) -> torch.Tensor:
+        """``tensor`` (B, C, H, W[, D]) in this precision's storage order; values unchanged."""
+        if not self.channels_last:
+            return tensor
+        return tensor.contiguous(memory_format=torch.channels_last if tensor.ndim == 4 else torch.channels_last_3d)
+
+    def prepare(self, network: torch.nn.Module) -> None:
+        """Store the convolution weights of ``network`` in this precision's order, in place."""
+        for parameter in network.parameters():
+            if parameter.ndim in (4, 5):
+                order = torch.channels_last if parameter.ndim == 4 else torch.channels_last_3d
+                parameter.data = parameter.data.contiguous(
+                    memory_format=order if self.channels_last else torch.contiguous_format
+                )
+
+
+def candidates(device: torch.device) -> list[Precision]:
+    """What is worth timing on ``device``, the safest first."""
+    if device.type == "cuda":
+        half = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return [Precision(), Precision(half), Precision(half, channels_last=True)]
+    if device.type == "cpu":
+        return [
+            Precision(),
+            Precision(channels_last=True),
+            Precision(torch.bfloat16),
+            Precision(torch.bfloat16, channels_last=True),
+        ]
+    return [Precision()]
+
+
+def fastest(step: Callable[[Precision], None], device: torch.device, repeats: int = 2) -> Precision:
+    """Time ``step`` under each candidate and return the fastest, with all timings.
+
+    Args:
+        step: runs forward and backward once, and leaves nothing behind.
+        repeats: timed runs after one warm-up; a candidate whose warm-up takes over three times the best is not repeated.
+    """
+
+    def timed(precision: Precision) -> float:
+        start = time.perf_counter()
+        step(precision)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    seconds: dict[str, float] = {}
+    best: Precision | None = None
+    for candidate in candidates(device):
+        taken = timed(candidate)
+        if best is None or taken < 3 * seconds[best.name]:
+            taken = min(timed(candidate) for _ in range(repeats))
+        seconds[candidate.name] = round(taken, 4)
+        # A tenth is noise: the earlier, safer candidate keeps its place unless it is clearly beaten.
+        if best is None or taken < 0.95 * seconds[best.name]:
+            best = candidate
+    assert best is not None
+    return Precision(best.dtype, best.channels_last, seconds)

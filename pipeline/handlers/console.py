@@ -1,0 +1,63 @@
+"""What a person sees in the terminal: one bar per epoch, one line per validation."""
+
+from __future__ import annotations
+
+import sys
+
+import ignite.distributed as idist
+from ignite.engine import Engine, Events
+from tqdm import tqdm
+
+
+class EpochProgress:
+    """A bar per training epoch: loss, seconds per iteration, and the share of the run that is done."""
+
+    def __init__(self) -> None:
+        self.bar: tqdm | None = None
+
+    def attach(self, engine: Engine) -> None:
+        if idist.get_rank() > 0:
+            return
+        engine.add_event_handler(Events.EPOCH_STARTED, self._open)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._move)
+        for event in (Events.EPOCH_COMPLETED, Events.TERMINATE, Events.COMPLETED):
+            engine.add_event_handler(event, self._close)
+
+    def _open(self, engine: Engine) -> None:
+        done = (engine.state.iteration) % engine.state.epoch_length
+        self.bar = tqdm(total=engine.state.epoch_length, initial=done, desc=f"epoch {engine.state.epoch}", file=sys.stderr, unit="it")
+
+    def _move(self, engine: Engine) -> None:
+        assert self.bar is not None
+        self.bar.set_postfix_str(f"loss {float(engine.state.output['loss']):.3f}, {engine.state.progress:.0%} of the run", refresh=False)
+        self.bar.update(1)
+
+    def _close(self, engine: Engine) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+class ValidationLine:
+    """One line per validation: when, mean Dice and its classes, IoU, Hausdorff 95.
+
+    Args:
+        classes: class id -> name, as in the bundle.
+    """
+
+    def __init__(self, classes: dict[str, str]) -> None:
+        self.names = list(classes.values())
+
+    def attach(self, engine: Engine) -> None:
+        if idist.get_rank() == 0:
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        metrics, state = engine.state.metrics, engine.state
+        when = f"iteration {state.trainer_iteration}" if hasattr(state, "trainer_iteration") else "evaluation"
+        classes = ", ".join(f"{name} {metrics[f'dice_{name}']:.3f}" for name in self.names if f"dice_{name}" in metrics)
+        line = f"{when}: Dice {metrics['dice']:.3f} ({classes}), IoU {metrics['iou']:.3f}"
+        if "hausdorff_95_mm" in metrics:
+            line += f", Hausdorff 95 {metrics['hausdorff_95_mm']:.1f} mm"
+        line += f", {int(metrics['cases'])} cases, {int(metrics['missed'])} missed, {int(metrics['false_alarms'])} false alarms"
+        tqdm.write(line, file=sys.stderr)

@@ -1,0 +1,96 @@
+"""Write results, and only on the grid that the case came with."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+
+from pipeline.errors import ConfigError, GeometryError
+from pipeline.geometry import Grid
+from pipeline.inference.restore import own_grid
+from pipeline.io import write_volume
+
+
+class SaveImageOnGridd(MapTransform):
+    """Write each case's label map as ``<output_dir>/<relative>/<case_id><output_postfix>.nii.gz``.
+
+    ``case_id`` is the item's, or the image's in its meta data, or the name of the file that the image was read from;
+    ``relative``, the folder below ``output_dir``, is the item's, if it has one. The path is noted in the item
+    under ``<key>_path``. (MONAI Deploy drops transforms with ``SaveImage`` in their names: it writes for itself.)
+
+    Args:
+        keys: entry with the label map (1, H, W, D), on the case's own grid.
+        output_dir: created where it is missing.
+        output_postfix: added to the file names; needed to tell several keys apart.
+        image_key: entry with the image, whose meta data know the case's own grid.
+        probabilities_key: entry with probabilities (K, H, W, D), written beside the labels as (H, W, D, K), float32, in
+            ``<case_id>_probabilities.nii.gz``.
+        allow_missing_keys: pass items on that lack a key.
+
+    Raises:
+        GeometryError: a result that is not on the case's own grid. Nothing is written then.
+        ConfigError: a case id or folder that leads out of ``output_dir``.
+    """
+
+    def __init__(
+        self,
+        keys: str = "pred",
+        output_dir: str | Path = "predictions",
+        output_postfix: str = "",
+        image_key: str = "image",
+        probabilities_key: str | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.output_dir = Path(output_dir)
+        self.output_postfix = output_postfix
+        self.image_key = image_key
+        self.probabilities_key = probabilities_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        grid = own_grid(item[self.image_key])
+        stem = self.output_dir / result_name(item, item[self.image_key])
+        for key in self.key_iterator(item):
+            labels = item[key]
+            _require_on_grid(labels, grid, stem.name)
+            path = stem.with_name(f"{stem.name}{self.output_postfix}.nii.gz")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_volume(path, labels[0].cpu().numpy(), grid)
+            item[f"{key}_path"] = str(path)
+        if self.probabilities_key is not None:
+            probabilities = item[self.probabilities_key]
+            _require_on_grid(probabilities, grid, stem.name)
+            path = stem.with_name(f"{stem.name}_probabilities.nii.gz")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_volume(path, np.moveaxis(probabilities.cpu().numpy(), 0, -1), grid)
+        return item
+
+
+def result_name(item: Mapping[Hashable, Any], image: MetaTensor) -> Path:
+    """Folder below the output folder, and file name without a suffix, of a case's result."""
+    case = item.get("case_id") or image.meta.get("case_id")
+    if not case:
+        case = Path(str(image.meta["filename_or_obj"])).name
+        for suffix in (".gz", ".nii"):
+            case = case[: -len(suffix)] if case.lower().endswith(suffix) else case
+    relative = PurePosixPath(item.get("relative", ""))
+    if relative.is_absolute() or ".." in relative.parts or PurePosixPath(case).name != case or "\\" in case:
+        raise ConfigError(f"folder {str(relative)!r} and case id {case!r}", expected="a place below the output folder")
+    return Path(relative) / case
+
+
+def _require_on_grid(result: MetaTensor, grid: Grid, case: str) -> None:
+    found = Grid(tuple(result.shape[1:]), np.asarray(result.affine.cpu()))
+    if not found.same_grid(grid):
+        raise GeometryError(
+            f"a result of {found}",
+            expected=f"the case's own grid of {grid}",
+            fix="put Restored before SaveImageOnGridd",
+            case=case,
+        )

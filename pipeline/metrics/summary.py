@@ -1,0 +1,217 @@
+"""From results per case to averages that can be believed.
+
+How an average counts what is empty:
+
+- a class that neither mask holds (``absent``) counts with Dice, IoU and NSD 1 and distances 0;
+- a missed class or a false alarm counts with Dice, IoU and NSD 0. It has no distance: each distance is averaged once
+  over the cases where it exists, and once, under ``..._penalised``, with the diagonal of the image in mm for those
+  where it does not. So a miss never improves an average, and the counts of all three stand beside every mean;
+- a rate that is 0/0 is left out, and ``Statistics.undefined`` says how often.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import DataError
+from pipeline.metrics.case import ClassResult
+
+DISTANCES = ("hausdorff_mm", "hausdorff_95_mm", "assd_mm")
+MEASURES = (
+    *("dice", "iou", "nsd", "tpr", "tnr", "fpr", "fnr", "ppv"),
+    *("volume_prediction_ml", "volume_reference_ml", "volume_difference_ml"),
+    *DISTANCES,
+)
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Row:
+    """The result of one class in one case, with what a table needs to count it.
+
+    Args:
+        case_id: id of the case.
+        diagonal_mm: diagonal of the image, see ``diagonal_mm``: what a miss costs in the penalised means.
+        result: the measures.
+    """
+
+    case_id: str
+    diagonal_mm: float
+    result: ClassResult
+
+    def value(self, measure: str) -> float:
+        """One of ``MEASURES``; with ``_penalised`` behind a distance, the diagonal where there is no distance."""
+        if measure.endswith("_penalised"):
+            value = getattr(self.result, measure.removesuffix("_penalised"))
+            return self.diagonal_mm if math.isnan(value) else value
+        return getattr(self.result, measure)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """One measure over the cases.
+
+    ``n`` cases have a value, ``undefined`` have none. ``mean``, ``median`` and ``std`` (sample standard deviation, n
+    - 1) are over the ``n``; ``low`` and ``high`` bound the 95% bootstrap interval of the mean over cases. NaN where
+    too few cases have a value: none for mean and median, fewer than two for ``std``, ``low`` and ``high``.
+    """
+
+    n: int
+    undefined: int
+    mean: float
+    median: float
+    std: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ClassSummary:
+    """One class over the cases: counts, and statistics by measure (``MEASURES`` and each distance ``_penalised``)."""
+
+    class_name: str
+    cases: int
+    missed: int
+    false_alarms: int
+    absent: int
+    measures: dict[str, Statistics]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Every class, and the mean over classes.
+
+    In ``mean``, each mean is the plain mean of the classes' means, so that a reader can check it against the rows above
+    it; its interval comes from resampling cases with all their classes; median and standard deviation are over the
+    cases' own means over classes; the counts are sums, except ``cases``.
+    """
+
+    classes: tuple[ClassSummary, ...]
+    mean: ClassSummary
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionaries and lists for ``json.dump``; None where a value is undefined."""
+        return _without_nan(asdict(self))
+
+
+def diagonal_mm(shape: Sequence[int], spacing_mm: Sequence[float]) -> float:
+    """The diagonal of an image, mm: no two voxel centres in it lie further apart.
+
+    >>> diagonal_mm((30, 40), (1.0, 1.0))
+    50.0
+    """
+    return math.hypot(*(size * spacing for size, spacing in zip(shape, spacing_mm, strict=True)))
+
+
+def summarise(rows: Iterable[Row], seed: int = 0) -> Summary:
+    """Counts, means, medians, deviations and 95% bootstrap intervals, per class and over classes.
+
+    Args:
+        rows: every class of every case once; each case must have every class.
+        seed: of the bootstrap (percentile method, 2000 resamples of the cases).
+
+    Raises:
+        DataError: no rows, a case and class twice, or a case without one of the classes.
+    """
+    by_class: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        cases = by_class.setdefault(row.result.class_name, {})
+        if row.case_id in cases:
+            raise DataError(
+                f"class {row.result.class_name} twice", case=row.case_id, expected="one row per case and class"
+            )
+        cases[row.case_id] = row
+    if not by_class:
+        raise DataError("no case to summarise")
+    case_ids = list(next(iter(by_class.values())))
+    for name, cases in by_class.items():
+        if cases.keys() != set(case_ids):
+            odd = sorted(cases.keys() ^ set(case_ids))[0]
+            raise DataError(f"class {name} in some cases only", case=odd, expected="one row per case and class")
+
+    table = [[cases[case_id] for case_id in case_ids] for cases in by_class.values()]
+    names = (*MEASURES, *(f"{distance}_penalised" for distance in DISTANCES))
+    values = np.array(
+        [[[row.value(name) for name in names] for row in class_rows] for class_rows in table]
+    )  # (K, N, M)
+    num_classes, num_cases, num_measures = values.shape
+    means = _mean_where_defined(values, axis=1)  # (K, M)
+
+    # A resample is a count per case; one matrix product then averages every class and measure in every resample.
+    counts = np.random.default_rng(seed).multinomial(num_cases, [1 / num_cases] * num_cases, size=_RESAMPLES)
+    flat = values.transpose(1, 0, 2).reshape(num_cases, -1)
+    with np.errstate(invalid="ignore"):
+        resampled = (counts @ np.nan_to_num(flat)) / (counts @ np.isfinite(flat))
+    resampled = resampled.reshape(_RESAMPLES, num_classes, num_measures)
+
+    summaries = []
+    for k, (class_name, class_rows) in enumerate(zip(by_class, table, strict=True)):
+        measures = _statistics(names, values[k], means[k], resampled[:, k])
+        statuses = Counter(row.result.status for row in class_rows)
+        summaries.append(
+            ClassSummary(
+                class_name,
+                cases=num_cases,
+                missed=statuses["missed"],
+                false_alarms=statuses["false_alarm"],
+                absent=statuses["absent"],
+                measures=measures,
+            )
+        )
+    over_classes = _statistics(
+        names,
+        _mean_where_defined(values, axis=0),
+        _mean_where_defined(means, axis=0),
+        _mean_where_defined(resampled, axis=1),
+    )
+    mean = ClassSummary(
+        "mean",
+        cases=num_cases,
+        missed=sum(summary.missed for summary in summaries),
+        false_alarms=sum(summary.false_alarms for summary in summaries),
+        absent=sum(summary.absent for summary in summaries),
+        measures=over_classes,
+    )
+    return Summary(tuple(summaries), mean)
+
+
+def _statistics(
+    names: Sequence[str], values: np.ndarray, means: np.ndarray, resampled: np.ndarray
+) -> dict[str, Statistics]:
+    """Per measure; ``values`` (N, M) by case, ``means`` (M,), ``resampled`` (resamples, M) means."""
+    statistics = {}
+    for m, name in enumerate(names):
+        defined = values[np.isfinite(values[:, m]), m]
+        n = len(defined)
+        low, high = np.nanpercentile(resampled[:, m], [2.5, 97.5]) if n > 1 else (np.nan, np.nan)
+        statistics[name] = Statistics(
+            n=n,
+            undefined=len(values) - n,
+            mean=float(means[m]),
+            median=float(np.median(defined)) if n else math.nan,
+            std=float(np.std(defined, ddof=1)) if n > 1 else math.nan,
+            low=float(low),
+            high=float(high),
+        )
+    return statistics
+
+
+def _mean_where_defined(values: np.ndarray, axis: int) -> np.ndarray:
+    """Mean over an axis without NaN; NaN where there is nothing else."""
+    defined = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(defined, values, 0).sum(axis) / defined.sum(axis)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

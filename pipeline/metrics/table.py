@@ -1,0 +1,76 @@
+"""The results as people read them: a file with a row per case and class, and a short table for the console."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, fields
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from pipeline.metrics.case import ClassResult
+from pipeline.metrics.summary import Row, Summary
+
+_COLUMNS = ("case_id", *(field.name for field in fields(ClassResult)), "diagonal_mm")
+
+
+def write_cases(rows: Iterable[Row], path: str | PathLike[str]) -> None:
+    """Writes ``cases.csv``: one row per case and class, an empty cell where a value is undefined.
+
+    The file appears whole or not at all.
+    """
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(_COLUMNS)
+        for row in rows:
+            cells: dict[str, Any] = {"case_id": row.case_id, "diagonal_mm": row.diagonal_mm} | asdict(row.result)
+            writer.writerow(
+                ["" if isinstance(cells[c], float) and math.isnan(cells[c]) else cells[c] for c in _COLUMNS]
+            )
+    part.replace(path)
+
+
+def _cell(value: Any) -> Any:
+    return "" if isinstance(value, float) and math.isnan(value) else value
+
+
+def write_summary(summary: Summary, path: str | PathLike[str]) -> None:
+    """Writes ``Summary.to_dict`` as JSON; the file appears whole or not at all."""
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(summary.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def format_table(summary: Summary) -> str:
+    """The summary for a console: aligned plain text, a line per class, and the mean where there are several classes.
+
+    ``HD95 mm`` is the mean where a distance exists; ``all cases`` has misses and false alarms at the image's diagonal.
+    """
+    head = ("class", "N", "Dice [95% interval]", "IoU", "HD95 mm", "all cases", "missed", "false alarms", "absent")
+    lines: list[tuple[str, ...]] = [head]
+    for line in (*summary.classes, summary.mean) if len(summary.classes) > 1 else summary.classes:
+        dice = line.measures["dice"]
+        interval = "" if math.isnan(dice.low) else f" [{dice.low:.3f}, {dice.high:.3f}]"
+        distances = (line.measures[name].mean for name in ("hausdorff_95_mm", "hausdorff_95_mm_penalised"))
+        lines.append(
+            (
+                line.class_name,
+                str(line.cases),
+                f"{dice.mean:.3f}{interval}",
+                f"{line.measures['iou'].mean:.3f}",
+                *("-" if math.isnan(distance) else f"{distance:.2f}" for distance in distances),
+                *(str(count) for count in (line.missed, line.false_alarms, line.absent)),
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    widths_and_cells = ([*zip(widths, line, strict=True)] for line in lines)
+    return "\n".join(
+        "  ".join([name.ljust(width), *(cell.rjust(width) for width, cell in rest)])
+        for (width, name), *rest in widths_and_cells
+    )

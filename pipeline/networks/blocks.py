@@ -1,0 +1,175 @@
+"""What every architecture of this room is built from: convolution + norm + activation, initialisation, the input check.
+
+Shapes: B batch, C channels, ``*S`` two or three spatial axes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from pipeline.errors import ConfigError
+from pipeline.networks.instance_norm import InstanceNorm
+
+LEAKY_SLOPE = 0.01
+
+
+def norm_layer(norm: str, spatial_dims: int, channels: int) -> nn.Module:
+    """``"instance"`` or ``"batch"``, both affine.
+
+    Raises:
+        ConfigError: another name.
+    """
+    if norm == "instance":
+        return InstanceNorm(channels)
+    if norm == "batch":
+        return nn.BatchNorm2d(channels) if spatial_dims == 2 else nn.BatchNorm3d(channels)
+    raise ConfigError(f"norm {norm!r}", expected="'instance' or 'batch'")
+
+
+def convolution(
+    spatial_dims: int,
+    in_channels: int,
+    out_channels: int,
+    kernel_size: Sequence[int],
+    stride: Sequence[int] | None = None,
+    bias: bool = False,
+) -> nn.Module:
+    """A padded convolution: with stride 1 the spatial size stays, with stride s it is divided by s (odd kernels)."""
+    kind = nn.Conv2d if spatial_dims == 2 else nn.Conv3d
+    padding = tuple(k // 2 for k in kernel_size)
+    step = tuple(stride) if stride is not None else (1,) * spatial_dims
+    return kind(in_channels, out_channels, tuple(kernel_size), step, padding, bias=bias)
+
+
+def transposed_convolution(spatial_dims: int, in_channels: int, out_channels: int, stride: Sequence[int]) -> nn.Module:
+    """Up-sampling by ``stride``. The kernel equals the stride: windows don't overlap, so no checkerboard is built in."""
+    kind = nn.ConvTranspose2d if spatial_dims == 2 else nn.ConvTranspose3d
+    return kind(in_channels, out_channels, tuple(stride), tuple(stride), bias=False)
+
+
+class ConvNormAct(nn.Module):
+    """Convolution, norm, LeakyReLU and, where asked for, dropout of whole channels.
+
+    (B, in_channels, *S) -> (B, out_channels, *S / stride). The convolution has no bias: the norm would remove it.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Sequence[int],
+        stride: Sequence[int] | None = None,
+        norm: str = "instance",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.conv = convolution(spatial_dims, in_channels, out_channels, kernel_size, stride)
+        self.norm = norm_layer(norm, spatial_dims, out_channels)
+        # In place: the norm's backward needs its input, not its output, so one feature map less is kept per layer.
+        self.act = nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
+        channel_dropout = nn.Dropout2d if spatial_dims == 2 else nn.Dropout3d
+        self.dropout = channel_dropout(dropout) if dropout > 0 else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.dropout(self.act(self.norm(self.conv(x))))
+
+
+class ConvStage(nn.Sequential):
+    """``count`` times :class:`ConvNormAct`; the first one changes the channels and carries the stride."""
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Sequence[int],
+        stride: Sequence[int] | None = None,
+        count: int = 2,
+        norm: str = "instance",
+        dropout: float = 0.0,
+    ) -> None:
+        first = ConvNormAct(spatial_dims, in_channels, out_channels, kernel_size, stride, norm, dropout)
+        rest = (
+            ConvNormAct(spatial_dims, out_channels, out_channels, kernel_size, None, norm, dropout)
+            for _ in range(count - 1)
+        )
+        super().__init__(first, *rest)
+
+
+def initialise_he(network: nn.Module) -> None:
+    """Weights of every convolution from N(0, 2 / ((1 + a^2) fan_in)), a the LeakyReLU slope (He 2015, eq. 15); biases 0.
+
+    ``fan_in`` is the number of values that one output sums. A transposed convolution whose kernel equals its stride
+    sums one per input channel, which is not what torch's own rule takes for it.
+    """
+    gain = math.sqrt(2 / (1 + LEAKY_SLOPE**2))
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+            transposed = isinstance(module, nn.ConvTranspose2d | nn.ConvTranspose3d)
+            fan_in = module.in_channels * (1 if transposed else math.prod(module.kernel_size))
+            nn.init.normal_(module.weight, std=gain / math.sqrt(fan_in))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def per_level(
+    name: str, values: Sequence[int | Sequence[int]] | None, default: Sequence[int], spatial_dims: int
+) -> list[tuple[int, ...]]:
+    """One value per level and axis, from one per level (``[1, 2, 2]``) or from all of them (``[[1, 1, 1], [2, 2, 1]]``).
+
+    Args:
+        name: what the values are, for the message.
+        values: as the config gives them; None takes ``default``.
+        default: one value for each level.
+
+    Raises:
+        ConfigError: not as many values as levels, or not as many as axes within one.
+    """
+    given = list(default if values is None else values)
+    levels = [(v,) * spatial_dims if isinstance(v, int) else tuple(v) for v in given]
+    if len(levels) != len(default) or any(len(v) != spatial_dims or min(v) < 1 for v in levels):
+        raise ConfigError(
+            f"{name} {given}",
+            expected=f"{len(default)} of them, one for each of the channels, each a number or {spatial_dims} numbers above 0",
+        )
+    return levels
+
+
+def check_input_size(size: Sequence[int], total_stride: Sequence[int], one_voxel_allowed: bool) -> None:
+    """Refuse a spatial size that the strides do not divide, or that leaves one voxel to a norm.
+
+    Args:
+        size: spatial size of the input, voxels per axis.
+        total_stride: by how much the network shrinks it down to its deepest level.
+        one_voxel_allowed: whether the deepest level may have one voxel: an instance norm turns it into a constant.
+
+    Raises:
+        ConfigError: names the nearest sizes to use. It is a config's fault, not a case's: patches and windows are cut or
+            padded to the size that the config states.
+    """
+    stride = " x ".join(map(str, total_stride))
+    if len(size) != len(total_stride):
+        raise ConfigError(
+            f"an input with {len(size)} spatial axes", expected=f"a batch (B, C, *spatial) with {len(total_stride)} of them"
+        )
+    smaller = [max(n // s, 1) * s for n, s in zip(size, total_stride, strict=True)]
+    larger = [-(-n // s) * s for n, s in zip(size, total_stride, strict=True)]
+    if list(size) != larger:
+        choices = [larger] if smaller == larger else [smaller, larger]
+        raise ConfigError(
+            f"an input of {' x '.join(map(str, size))} voxels",
+            expected=f"each axis a multiple of the network's total stride {stride}",
+            fix=f"use a patch or window of {' or '.join(' x '.join(map(str, c)) for c in choices)}",
+        )
+    if not one_voxel_allowed and list(size) == list(total_stride):
+        doubled = [n * 2 for n in size]
+        raise ConfigError(
+            f"an input of {' x '.join(map(str, size))} voxels, one voxel at the network's deepest level",
+            expected=f"more than the total stride {stride} along one axis at least: instance norm turns one voxel to zero",
+            fix=f"use a patch or window of {' x '.join(map(str, doubled))}, or fewer levels",
+        )

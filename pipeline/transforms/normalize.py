@@ -1,0 +1,180 @@
+"""Intensities on a scale that a network can learn from: one scheme per kind of image, robust against absurd voxels."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from monai.utils import convert_to_dst_type
+
+from pipeline.errors import ConfigError, DataError, PipelineError
+
+LEAST_BACKGROUND_SHARE = 0.05
+"""From this share of voxels that are exactly 0 on, zero is taken for "outside the body" (air, or a brain mask)."""
+
+_MOST_SAMPLES = 1_000_000
+
+
+def body_mask(channel: np.ndarray) -> np.ndarray:
+    """Which voxels lie inside the body: those that are not exactly 0 where many are, all of them where few are."""
+    inside = channel != 0
+    return inside if 1 - inside.mean() >= LEAST_BACKGROUND_SHARE else np.ones_like(inside)
+
+
+def z_score(channel: np.ndarray, lower: float = 0.05, upper: float = 99.95) -> np.ndarray:
+    """(x - mean) / std inside the body, for images without a unit such as MR; the background becomes 0.
+
+    Values are first clipped at two extreme percentiles of the body, so that one damaged voxel can't set the scale.
+
+    Args:
+        channel: (H, W, D).
+        lower, upper: percentiles, 0..100.
+
+    Returns:
+        float32 (H, W, D); mean 0 and standard deviation 1 inside the body.
+
+    Raises:
+        DataError: a constant channel.
+    """
+    inside = body_mask(channel)
+    values = channel[inside]
+    # A regular sample finds the percentiles of a large volume as well, in a fraction of the time.
+    sample = values[:: max(1, values.size // _MOST_SAMPLES)]
+    low = high = 0.0
+    if sample.size:
+        # The voxels next to the percentiles on the inner side: even of a tiny volume the most extreme voxel is left
+        # out.
+        low = float(np.percentile(sample, lower, method="higher"))
+        high = float(np.percentile(sample, upper, method="lower"))
+    if not high - low > 1e-6 * max(abs(low), abs(high)):
+        where = "the body" if inside.any() and not inside.all() else "the volume"
+        raise DataError(
+            f"no contrast: {upper - lower:.4g}% of {where} is {low:.6g}",
+            expected="an image",
+            fix="export the channel again, or leave the case out",
+        )
+    values = np.clip(values, low, high)
+    mean, std = values.mean(dtype=np.float64), values.std(dtype=np.float64)
+    result = np.zeros(channel.shape, np.float32)
+    result[inside] = (values - mean) / std
+    return result
+
+
+def percentile_scale(channel: np.ndarray, lower: float = 0.5, upper: float = 99.0) -> np.ndarray:
+    """`z_score` with a tight clip, for perfusion maps, whose vessels and edges reach many times the tissue's values.
+
+    Mean 0 and std 1 inside the brain rather than [0, 1]: with [0, 1] the background and a lesion without flow would
+    both be 0; so the background stands at the tissue's mean and makes no false edge.
+
+    Raises:
+        DataError: a constant channel.
+    """
+    return z_score(channel, lower, upper)
+
+
+def window(channel: np.ndarray, lower_hu: float, upper_hu: float) -> np.ndarray:
+    """Clip CT to a window and scale it to [0, 1].
+
+    Raises:
+        DataError: nothing inside the window.
+    """
+    result = ((np.clip(channel, lower_hu, upper_hu) - lower_hu) / (upper_hu - lower_hu)).astype(np.float32)
+    if result.min() == result.max():
+        raise DataError(
+            f"values from {channel.min():.6g} to {channel.max():.6g}",
+            expected=f"Hounsfield units around the window {lower_hu:g} to {upper_hu:g}",
+            fix="check the rescale slope and intercept of the export",
+        )
+    return result
+
+
+_SCHEMES: dict[str, tuple[Callable[..., np.ndarray], dict[str, float | None]]] = {
+    "z_score": (z_score, {"lower": 0.05, "upper": 99.95}),
+    "percentile": (percentile_scale, {"lower": 0.5, "upper": 99.0}),
+    "window": (window, {"lower_hu": None, "upper_hu": None}),
+}
+
+
+class NormalizeChannelsd(MapTransform):
+    """Normalise each channel of a stack by its own scheme.
+
+    Args:
+        keys: images (C, H, W, D).
+        channels: the names of the C channels, in order.
+        normalization: per channel ``{"scheme": "z_score" | "percentile" | "window", ...}`` with the arguments of
+            `z_score`, `percentile_scale` or `window`.
+
+    Raises:
+        ConfigError: a channel without a scheme, an unknown scheme or argument, limits in the wrong order.
+        DataError: a channel without contrast, naming case and channel.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        channels: Sequence[str],
+        normalization: Mapping[str, Mapping[str, Any]],
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.channels = [name.lower() for name in channels]
+        schemes = {name.lower(): dict(scheme) for name, scheme in normalization.items()}
+        for name in schemes:
+            _refuse_unknown("channel", name, self.channels)
+        missing = [name for name in self.channels if name not in schemes]
+        if missing:
+            raise ConfigError(f"no normalization for {', '.join(missing)}", expected="a scheme for every channel")
+        self.schemes = [_parsed(name, schemes[name]) for name in self.channels]
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        for key in self.key_iterator(item):
+            image = item[key]
+            meta = image.meta if isinstance(image, MetaTensor) else {}
+            case_id, file = str(item.get("case_id", meta.get("case_id", ""))), meta.get("filename_or_obj")
+            if len(image) != len(self.channels):
+                raise DataError(f"{len(image)} channels", case=case_id, file=file, expected=", ".join(self.channels))
+            array = np.asarray(image, dtype=np.float32)
+            result = np.empty(array.shape, np.float32)
+            for index, (name, (scheme, arguments)) in enumerate(zip(self.channels, self.schemes, strict=True)):
+                try:
+                    result[index] = scheme(array[index], **arguments)
+                except PipelineError as error:
+                    raise DataError(
+                        f"{error.found} in channel {name}",
+                        case=case_id,
+                        file=file,
+                        expected=error.expected,
+                        fix=error.fix,
+                    ) from error
+            item[key] = convert_to_dst_type(torch.from_numpy(result), dst=image, dtype=torch.float32)[0]
+        return item
+
+
+def _parsed(channel: str, scheme: dict[str, Any]) -> tuple[Any, dict[str, float]]:
+    name = str(scheme.pop("scheme", ""))
+    _refuse_unknown("normalization scheme", name, _SCHEMES)
+    function, defaults = _SCHEMES[name]
+    for argument in scheme:
+        _refuse_unknown(f"argument of {name}", argument, defaults)
+    arguments = {key: scheme.get(key, default) for key, default in defaults.items()}
+    low, high = arguments.values()
+    if low is None or high is None or not low < high:
+        raise ConfigError(f"{channel}: {arguments}", expected=f"{' < '.join(arguments)}")
+    return function, {key: float(value) for key, value in arguments.items() if value is not None}
+
+
+def _refuse_unknown(kind: str, name: str, known: Any) -> None:
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        raise ConfigError(
+            f"{kind} {name!r}",
+            expected=f"one of {', '.join(known)}",
+            fix=f"did you mean {close[0]}?" if close else None,
+        )

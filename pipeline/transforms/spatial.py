@@ -1,0 +1,208 @@
+"""`RandSpatialPatchd`: the spatial augmentation of a training chain as one transform and one interpolation."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Randomizable
+
+from pipeline.errors import ConfigError, DataError, GeometryError
+from pipeline.transforms.elastic import control_shape, max_std_mm, sample_control_vectors
+from pipeline.transforms.foreground import foreground_voxels
+from pipeline.transforms.patch_sampling import (
+    SpatialPatchParameters,
+    crop_patch,
+    interpolate_patch,
+    source_coordinates,
+)
+
+Range = float | Sequence[float]
+
+
+class RandSpatialPatchd(Randomizable, MapTransform):
+    """Pick a patch, and rotate, scale, flip and elastically deform it, in millimetres and degrees.
+
+    Only the voxels that the patch needs are read, every channel is interpolated once (linearly), a label is looked up
+    (nearest). A patch for which neither the affine nor the elastic part is drawn is an exact crop. Beyond the volume
+    it goes on mirrored, as often as needed, as in inference.
+
+    The result holds plain tensors: a patch has no grid of its own to go back to, and a MetaTensor costs more time per
+    intensity transform and per collated batch than a small patch's interpolation. Other entries of the item are
+    passed on.
+
+    Args:
+        keys: image (C, H, W, D) with an affine, and label (1, H, W, D), on one grid.
+        patch_size: voxels per axis.
+        label_key: which key is looked up instead of interpolated, and whose classes patches are centred on.
+        num_samples: patches per call; one is returned as a dict, several as a list of them.
+        foreground_share: probability that the patch's centre is a voxel of a class: each class that is present is
+            equally likely, then each of its voxels. Otherwise the patch lies anywhere inside the volume.
+        affine_probability: of rotation and scaling, together.
+        rotation_degrees: about the three array axes: one limit for all, or per axis a limit (from -limit to limit) or
+            (low, high). ``(0, 0, 30)`` confines it to the plane of the first two axes.
+        scaling: (low, high) for all axes, or one pair per axis; drawn for each axis on its own.
+        flip_axes: axes that may be mirrored, each with ``flip_probability``.
+        elastic_probability: of elastic deformation.
+        elastic_spacing_mm: distance of the control points, one for all axes or one per axis.
+        elastic_std_mm: standard deviation of the displacement: a number, or (low, high) from which it is drawn.
+        padding_mode: ``"mirror"`` or ``"edge"``.
+        foreground_key: where `ForegroundIndicesd` left the voxels of each class; without it the label is searched at
+            each call, which is right but slow.
+
+    Raises:
+        ConfigError: contradicting arguments, such as a displacement that the control spacing can't give without
+            folding.
+    """
+
+    leaves_input_untouched = True
+
+    def __init__(
+        self,
+        keys: KeysCollection = ("image", "label"),
+        *,
+        patch_size: Sequence[int],
+        label_key: str = "label",
+        num_samples: int = 1,
+        foreground_share: float = 0.5,
+        affine_probability: float = 0.5,
+        rotation_degrees: Range | Sequence[Range] = (15.0, 15.0, 15.0),
+        scaling: Sequence[float] | Sequence[Sequence[float]] = (0.85, 1.15),
+        flip_axes: Sequence[int] = (),
+        flip_probability: float = 0.5,
+        elastic_probability: float = 0.3,
+        elastic_spacing_mm: Range = 32.0,
+        elastic_std_mm: Range = (0.0, 2.0),
+        padding_mode: str = "mirror",
+        foreground_key: str = "foreground",
+        allow_missing_keys: bool = True,
+    ) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        self.patch_size = tuple(int(size) for size in patch_size)
+        if len(self.patch_size) != 3 or min(self.patch_size) < 1:
+            raise ConfigError(f"patch_size={list(patch_size)}", expected="three positive numbers")
+        if num_samples < 1:
+            raise ConfigError(f"num_samples={num_samples}", expected="at least 1")
+        if padding_mode not in ("mirror", "edge"):
+            raise ConfigError(f"padding_mode={padding_mode!r}", expected="mirror or edge")
+        if any(axis not in (0, 1, 2) for axis in flip_axes):
+            raise ConfigError(f"flip_axes={list(flip_axes)}", expected="axes out of 0, 1, 2")
+        shares = (foreground_share, affine_probability, flip_probability, elastic_probability)
+        if not all(0 <= share <= 1 for share in shares):
+            raise ConfigError(f"probabilities {shares}", expected="between 0 and 1")
+        self.label_key, self.foreground_key, self.num_samples = label_key, foreground_key, int(num_samples)
+        self.foreground_share, self.affine_probability = foreground_share, affine_probability
+        self.flip_axes, self.flip_probability = tuple(flip_axes), flip_probability
+        self.elastic_probability, self.padding_mode = elastic_probability, padding_mode
+        self.rotation_degrees = _rotation_ranges(rotation_degrees)
+        self.scaling = _scaling_ranges(scaling)
+        spacing = np.broadcast_to(np.asarray(elastic_spacing_mm, dtype=float), 3)
+        self.elastic_spacing_mm = tuple(float(value) for value in spacing)
+        low, high = np.broadcast_to(np.asarray(elastic_std_mm, dtype=float), 2).tolist()
+        self.elastic_std_mm = (low, high)
+        limit = max_std_mm(min(self.elastic_spacing_mm)) if min(self.elastic_spacing_mm) > 0 else 0.0
+        if not 0 <= low <= high <= limit:
+            raise ConfigError(
+                f"elastic_std_mm={elastic_std_mm} with elastic_spacing_mm={elastic_spacing_mm}",
+                expected=f"0 to {limit:.2f} mm: more would fold the image",
+                fix="set the control points further apart, or displace less",
+            )
+
+    def randomize(
+        self, shape: Sequence[int], spacing_mm: Sequence[float], foreground: Mapping[int, np.ndarray]
+    ) -> SpatialPatchParameters:
+        """Draw one patch.
+
+        Args:
+            shape: of the volume, (H, W, D).
+            spacing_mm: its voxel size.
+            foreground: class -> (N, 3) voxels, as `foreground_voxels` gives them.
+        """
+        start = self._start(shape, foreground)
+        flips = [axis in self.flip_axes and bool(self.R.rand() < self.flip_probability) for axis in range(3)]
+        rotation, scaling, control = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), None
+        if self.R.rand() < self.affine_probability:
+            rotation = tuple(self.R.uniform(low, high) for low, high in self.rotation_degrees)
+            scaling = tuple(self.R.uniform(low, high) for low, high in self.scaling)
+        if self.R.rand() < self.elastic_probability:
+            std_mm = self.R.uniform(*self.elastic_std_mm)
+            points = control_shape(self.patch_size, spacing_mm, self.elastic_spacing_mm)
+            control = sample_control_vectors(self.R, points, std_mm, self.elastic_spacing_mm)
+        return SpatialPatchParameters(start, tuple(flips), rotation, scaling, control, self.elastic_spacing_mm)
+
+    def _start(self, shape: Sequence[int], foreground: Mapping[int, np.ndarray]) -> tuple[int, ...]:
+        classes = sorted(foreground)
+        voxel = None
+        if self.R.rand() < self.foreground_share and classes:
+            voxels = foreground[classes[self.R.randint(len(classes))]]
+            voxel = voxels[self.R.randint(len(voxels))]
+        start = []
+        for axis, (size, patch) in enumerate(zip(shape, self.patch_size, strict=True)):
+            # A patch lies inside the volume; one that is larger than the volume lies anywhere around it.
+            low, high = min(0, size - patch), max(0, size - patch)
+            if voxel is not None and size >= patch:
+                start.append(int(np.clip(voxel[axis] - patch // 2, low, high)))
+            else:
+                start.append(int(self.R.randint(low, high + 1)))
+        return tuple(start)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> Any:
+        item = {key: value for key, value in data.items() if key != self.foreground_key}
+        present = list(self.key_iterator(item))
+        volumes = {key: item[key].as_tensor() if isinstance(item[key], MetaTensor) else item[key] for key in present}
+        shape, spacing_mm = self._grid(item, volumes)
+        foreground = data.get(self.foreground_key)
+        if foreground is None:
+            label = volumes.get(self.label_key)
+            foreground = {} if label is None else foreground_voxels(label[0].numpy())
+        patches = []
+        for _ in range(self.num_samples):
+            parameters = self.randomize(shape, spacing_mm, foreground)
+            patches.append({**item, **self._sample(volumes, parameters, spacing_mm)})
+        return patches[0] if self.num_samples == 1 else patches
+
+    def _sample(
+        self, volumes: Mapping[Hashable, torch.Tensor], parameters: SpatialPatchParameters, spacing_mm: Sequence[float]
+    ) -> dict[Hashable, torch.Tensor]:
+        if parameters.is_crop:
+            return {k: crop_patch(v, parameters, self.patch_size, self.padding_mode) for k, v in volumes.items()}
+        coordinates = source_coordinates(parameters, self.patch_size, spacing_mm)
+        return {
+            key: interpolate_patch(volume, coordinates, self.padding_mode, nearest=key == self.label_key)
+            for key, volume in volumes.items()
+        }
+
+    def _grid(
+        self, item: Mapping[Hashable, Any], volumes: Mapping[Hashable, torch.Tensor]
+    ) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        case_id = item.get("case_id")
+        shapes = {key: tuple(volume.shape[1:]) for key, volume in volumes.items()}
+        if len(set(shapes.values())) != 1 or any(len(shape) != 3 for shape in shapes.values()):
+            raise GeometryError(f"shapes {shapes}", case=case_id, expected="one (H, W, D) for image and label")
+        with_affine = next((item[key] for key in volumes if isinstance(item[key], MetaTensor)), None)
+        if with_affine is None:
+            raise DataError(
+                "arrays without an affine", case=case_id, expected="a MetaTensor: millimetres need a voxel size"
+            )
+        affine = np.asarray(with_affine.affine, dtype=np.float64)
+        return next(iter(shapes.values())), tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist())
+
+
+def _rotation_ranges(value: Any) -> tuple[tuple[float, float], ...]:
+    values = [value] * 3 if isinstance(value, int | float) else list(value)
+    ranges = [(-float(v), float(v)) if isinstance(v, int | float) else (float(v[0]), float(v[1])) for v in values]
+    if len(ranges) != 3 or any(low > high for low, high in ranges):
+        raise ConfigError(f"rotation_degrees={value}", expected="one limit, or per axis a limit or (low, high)")
+    return tuple(ranges)
+
+
+def _scaling_ranges(value: Any) -> tuple[tuple[float, float], ...]:
+    pairs = [value] * 3 if isinstance(value[0], int | float) else list(value)
+    ranges = [(float(low), float(high)) for low, high in pairs]
+    if len(ranges) != 3 or any(not 0 < low <= high for low, high in ranges):
+        raise ConfigError(f"scaling={value}", expected="(low, high) with 0 < low <= high, or one such pair per axis")
+    return tuple(ranges)

@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from pipeline.bundle import KINDS, build, resolve
+from pipeline.errors import BundleError, ConfigError
+
+# Ignite's own import, on torch >= 2.13.
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+
+
+def test_writes_five_files_that_stand_alone(bundle, configs):
+    result = build(bundle, configs=configs)
+    assert [file.name for file in result.files] == [f"{kind}.json" for kind in KINDS]
+    assert result.changed == result.files
+    train = json.loads((bundle / "configs" / "train.json").read_text())
+    assert train["learning_rate"] == 2e-3
+    assert train["classes"] == {"1": "lesion"}
+    assert train["network"] == "@network_def"
+    assert train["network_def"] == {
+        "_target_": "monai.networks.nets.UNet",
+        "spatial_dims": "@spatial_dims",
+        "in_channels": "@in_channels",
+        "out_channels": "@out_channels",
+        "channels": [4, 8, 8],
+        "strides": [2, 2],
+        "num_res_units": 1,  # not in the base, but in the signature
+    }
+    assert train["train"]["preprocessing"]["transforms"] == [
+        "@train#steps#tensor",
+        "@train#steps#scale",
+        "@train#steps#crop",
+    ]
+    assert train["train"]["trainer"]["amp"] is False
+    assert [h["_target_"].rsplit(".")[-1] for h in train["train"]["handlers"]] == ["ValidationHandler", "StatsHandler"]
+    # A handler that a base file removes from the base below it.
+    multi = json.loads((bundle / "configs" / "multi_gpu_train.json").read_text())
+    assert [h["_target_"] for h in multi["train"]["handlers"]] == ["monai.handlers.ValidationHandler"]
+
+
+def test_bytes_are_deterministic_and_keep_the_order_of_the_base(bundle, configs):
+    build(bundle, configs=configs)
+    first = {kind: (bundle / "configs" / f"{kind}.json").read_bytes() for kind in KINDS}
+    assert build(bundle, configs=configs).changed == ()
+    for content in first.values():
+        assert content.endswith(b"\n}\n")
+        assert b"\r" not in content
+    keys = list(json.loads(first["inference"]))
+    assert keys[:3] == ["bundle_root", "dataset_dir", "output_dir"]
+    assert keys[-1] == "run"
+
+
+def test_check_names_stale_files_and_the_fix(bundle, configs, delta):
+    with pytest.raises(BundleError, match=r"stale train.json.*pipeline build tiny_perfusion_segmentation"):
+        build(bundle, check=True, configs=configs)
+    build(bundle, configs=configs)
+    build(bundle, check=True, configs=configs)
+    delta("train#steps#scale: {maxv: 2.0}")
+    with pytest.raises(BundleError, match=r"stale train.json, multi_gpu_train.json;"):
+        build(bundle, check=True, configs=configs)
+
+
+def test_real_monai_runs_the_generated_lists_of_references(bundle, configs):
+    from monai.bundle import ConfigParser
+
+    build(bundle, configs=configs)
+    parser = ConfigParser()
+    parser.read_config(str(bundle / "configs" / "train.json"))
+    chain = parser.get_parsed_content("train#preprocessing")
+    assert [type(t).__name__ for t in chain.transforms] == ["EnsureTyped", "ScaleIntensityd", "RandSpatialCropd"]
+    patch = chain({"image": torch.arange(2000.0).reshape(2, 10, 10, 10)})["image"]
+    assert patch.shape == (2, 8, 8, 8)
+    assert float(patch.min()) >= 0.0
+    assert float(patch.max()) <= 1.0
+    assert chain.transforms[2] is parser.get_parsed_content("train#steps#crop")
+    trainer = parser.get_parsed_content("train#trainer")
+    assert trainer.state.max_epochs == 3
+    assert trainer.optimizer.defaults["lr"] == 2e-3
+
+
+def test_plain_monai_runs_a_generated_file_with_an_override_of_a_step(bundle, configs):
+    from monai.bundle import ConfigWorkflow
+
+    build(bundle, configs=configs)
+    items = [{"image": torch.rand(2, 8, 8, 8)} for _ in range(2)]
+    workflow = ConfigWorkflow(
+        config_file=str(bundle / "configs" / "inference.json"), workflow_type="infer", logging_file=False,
+        **{"dataset#data": items, "steps#tensor#dtype": None},
+    )  # fmt: skip
+    workflow.initialize()
+    workflow.run()
+    output = workflow.evaluator.state.output[0]
+    assert output["pred"].shape == (1, 8, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs: 7", r"bundle.yaml: found the unknown key epochs; .*nearest: max_epochs"),
+        ("train#steps#crop#num_sample: 2", r"unknown key train#steps#crop#num_sample"),
+        ("train#steps#corp: {roi_size: 3}", r"unknown key train#steps#corp.*nearest: train#steps#crop"),
+        ("train#steps#scale#max_v: 3", r"unknown key train#steps#scale#max_v.*nearest: train#steps#scale#maxv"),
+        ("network_def#featurs: 3", "unknown key network_def#featurs"),
+        ("train#steps#scale: {_target_: monai.transforms.Flipd, keys: image}", "_replace_: true"),
+        ("train#steps#scale: {_replace_: true, keys: image}", "without _target_"),
+        ("train#steps#flip: {_target_: monai.transforms.Flipd, keys: image, axis: 0}", r"'axis'.*spatial_axis"),
+        ("train#steps#bad: {_target_: os.system, command: id}", "_target_: os.system"),
+        ("validate: 3", "3 in place of a dict at validate"),
+        ("optimizer: 3", "3 in place of a dict at optimizer"),
+        (
+            "train#steps#crop: {_after_: nothing}",
+            r"_after_: 'nothing' at train#steps#crop; expected one of tensor, scale",
+        ),
+        ("train#steps#crop: null\nema: '@train#steps#crop'", r"@train#steps#crop at ema.*nearest"),
+        ("train#steps#scale: {_disabled_: true}", "set train#steps#scale to null"),
+        ("ema: 1e-4", r"1e-4 in line \d+.*write 1.0e-4"),
+        ("max_epochs: 1\nmax_epochs: 2", "'max_epochs' twice"),
+        ("optimizer#lr: 1\noptimizer: {lr: 2}", "two values for optimizer#lr"),
+        ("ema: $__import__('os')", "expected a reference"),
+    ],
+)
+def test_refuses(delta, configs, text, message):
+    file_texts = delta(text)
+    with pytest.raises((ConfigError, BundleError), match=message) as caught:
+        build(file_texts, configs=configs)
+    assert str(file_texts) in str(caught.value)
+    assert not (file_texts / "configs" / "train.json").exists()
+
+
+def test_a_delta_inserts_moves_removes_and_replaces_steps_and_handlers(delta, configs):
+    bundle = delta(
+        """
+train#steps#flip: {_target_: monai.transforms.RandFlipd, keys: [image], prob: 0.5, _after_: tensor}
+train#steps#scale: null
+train#steps#crop: {_before_: tensor}
+train#handlers#stats: null
+train#handlers#loss: {_target_: monai.handlers.StatsHandler, tag_name: loss}
+inferer: {_replace_: true, _target_: monai.inferers.SimpleInferer}
+validate#inferer: "@train#inferer"
+"""
+    )
+    train = resolve(bundle, "train", configs=configs)
+    assert train["train"]["preprocessing"]["transforms"] == [f"@train#steps#{s}" for s in ("crop", "tensor", "flip")]
+    assert train["train"]["steps"]["flip"] == {
+        "_target_": "monai.transforms.RandFlipd",
+        "keys": ["image"],
+        "prob": 0.5,
+    }
+    assert [h.get("tag_name") for h in train["train"]["handlers"]] == [None, "loss"]
+    assert train["validate"]["inferer"] == "@train#inferer"
+    assert resolve(bundle, "inference", configs=configs)["inferer"] == {"_target_": "monai.inferers.SimpleInferer"}
+
+
+def test_a_key_applies_to_every_kind_that_knows_it(delta, configs):
+    bundle = delta("val_interval: 5\ninferer#overlap: 0.25")
+    assert resolve(bundle, "train", configs=configs)["val_interval"] == 5
+    assert "overlap" not in resolve(bundle, "train", configs=configs)["train"]["inferer"]
+    assert resolve(bundle, "evaluate", configs=configs)["inferer"]["overlap"] == 0.25
+
+
+def test_overrides_by_name_and_by_yaml_value(bundle, configs):
+    config = resolve(
+        bundle,
+        "train",
+        overrides=(
+            "max_epochs=7",
+            "train#steps#crop#random_center=false",
+            "train::steps::scale=null",
+            "patch_size=[4, 4, 8]",
+            "train#handlers#stats#tag_name=loss",
+            "output_dir=/tmp/a=b",
+            "ema={_target_: monai.inferers.SimpleInferer}",
+        ),
+        configs=configs,
+    )
+    assert config["max_epochs"] == 7
+    assert config["train"]["steps"]["crop"]["random_center"] is False
+    assert "@train#steps#scale" not in config["train"]["preprocessing"]["transforms"]
+    assert config["patch_size"] == [4, 4, 8]
+    assert config["train"]["handlers"][1]["tag_name"] == "loss"
+    assert config["output_dir"] == "/tmp/a=b"
+    assert not (bundle / "configs" / "train.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("epoch=7", r"train.json: found the unknown key epoch;.*nearest: max_epochs"),
+        ("train#trainer#max_epoch=7", r"unknown key train#trainer#max_epoch;.*nearest: train#trainer#max_epochs"),
+        ("num_samples", "expected KEY=VALUE"),
+        ("=3", "expected KEY=VALUE"),
+        ("learning_rate=1e-4", "write 1.0e-4"),
+        ("train#handlers#0#interval=2", "unknown key train#handlers#0"),
+        ("network=unt", r"network 'unt' for 3 dimensions.*one of residual_3d, small_2d, small_3d"),
+        ("run=[$@train#trainer.run(1)]", "expected a reference"),
+    ],
+)
+def test_refused_overrides(bundle, configs, override, message):
+    with pytest.raises((ConfigError, BundleError), match=message):
+        resolve(bundle, "train", overrides=(override,), configs=configs)
+
+
+def test_another_network_leaves_out_what_was_written_for_the_bundles_own(bundle, configs, caplog):
+    with caplog.at_level(logging.WARNING):
+        config = resolve(bundle, "train", overrides=("network=residual", "network_def#init_filters=4"), configs=configs)
+    assert "written for small: left out for residual" in caplog.text
+    assert config["network_def"] == {
+        "_target_": "monai.networks.nets.SegResNet",
+        "spatial_dims": "@spatial_dims",
+        "in_channels": "@in_channels",
+        "out_channels": "@out_channels",
+        "init_filters": 4,
+    }
+    assert config == resolve(bundle, "train", "residual", ("network_def#init_filters=4",), configs=configs)
+    with pytest.raises(ConfigError, match="expected one network"):
+        resolve(bundle, "train", "small", ("network=residual",), configs=configs)
+
+
+def test_the_number_of_dimensions_picks_the_networks_file(delta, configs):
+    bundle = delta("spatial_dims: 2\npatch_size: [8, 8]")
+    (bundle / "configs" / "bundle.yaml").write_text("network: small\nspatial_dims: 2\npatch_size: [8, 8]")
+    assert resolve(bundle, "train", configs=configs)["network_def"]["channels"] == [2, 4]
+    config = resolve(bundle, "train", overrides=("spatial_dims=3",), configs=configs)
+    assert config["network_def"]["channels"] == [4, 8]
+    (bundle / "configs" / "bundle.yaml").write_text("spatial_dims: 2")
+    with pytest.raises(ConfigError, match=r"no network.*network: NAME, of residual_3d, small_2d, small_3d"):
+        build(bundle, configs=configs)
+
+
+def test_a_base_that_includes_itself_is_refused(bundle, configs):
+    (configs / "common.yaml").write_text("_base_: [train.yaml]")
+    with pytest.raises(ConfigError, match=r"train.yaml -> common.yaml -> train.yaml"):
+        build(bundle, configs=configs)
+
+
+def test_a_foreign_bundle_is_read_from_its_json(bundle, configs):
+    build(bundle, configs=configs)
+    built = resolve(bundle, "train", configs=configs)
+    (bundle / "configs" / "bundle.yaml").unlink()
+    assert resolve(bundle, "train", configs=configs) == built
+    changed = resolve(bundle, "train", overrides=("train#handlers#1#tag_name=x", "max_epochs=1"))
+    assert changed["train"]["handlers"][1]["tag_name"] == "x"
+    with pytest.raises(ConfigError, match="unknown key train#handlers#2"):
+        resolve(bundle, "train", overrides=("train#handlers#2#tag_name=x",))
+    with pytest.raises(BundleError, match="no configs/bundle.yaml"):
+        build(bundle, configs=configs)
+    (bundle / "configs" / "train.json").write_text('{"imports": ["$import os"]}')
+    with pytest.raises(BundleError, match=r"imports#0: found \$import os"):
+        resolve(bundle, "train")
+
+
+def test_importing_the_room_loads_neither_monai_nor_torch():
+    code = (
+        "import pipeline.bundle, sys; print([m for m in ('monai', 'torch', 'numpy', 'jsonschema') if m in sys.modules])"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "[]"

@@ -1,0 +1,150 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.data import data_list, find_cases, read_split
+from pipeline.errors import ConfigError, DataError
+
+PERFUSION = ["cbf", "cbv", "mtt"]
+
+
+def touch(root: Path, *names: str) -> Path:
+    """Files without content: finding cases opens no image."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
+def decathlon(root: Path, modality: dict | list, training: list, **more) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "dataset.json").write_text(json.dumps({"modality": modality, "training": training, **more}))
+    return root
+
+
+def test_case_folders_with_and_without_the_id_in_the_name(tmp_path):
+    touch(tmp_path, *(f"sub-01/sub-01_{name}.nii.gz" for name in ("mtt", "cbf", "cbv", "ncct", "lesion")))
+    touch(tmp_path, "sub-02/CBF.NII.GZ", "sub-02/cbv.nii", "sub-02/mtt.nii.gz", "sub-02/seg.nii.gz", "sub-02/notes.txt")
+    touch(tmp_path, *(f"sub-03/ses-02/sub-03_ses-02_{name}.nii.gz" for name in (*PERFUSION, "label", "mask")))
+    cases = find_cases(tmp_path, ["cbf", "cbv", "MTT"])
+    assert [case.case_id for case in cases] == ["sub-01", "sub-02", "sub-03_ses-02"]
+    assert [list(case.image) for case in cases] == [PERFUSION] * 3
+    assert [path.name for path in cases[1].image.values()] == ["CBF.NII.GZ", "cbv.nii", "mtt.nii.gz"]
+    assert [case.label.name for case in cases] == ["sub-01_lesion.nii.gz", "seg.nii.gz", "sub-03_ses-02_label.nii.gz"]
+    assert cases[2].relative == Path("sub-03/ses-02")
+
+
+def test_flat_folder_one_case_folder_and_one_file(tmp_path):
+    flat = touch(tmp_path / "flat", *(f"p{i}_{name}.nii.gz" for i in (2, 1) for name in PERFUSION))
+    assert [case.case_id for case in find_cases(flat, PERFUSION, require_label=False)] == ["p1", "p2"]
+    single = touch(tmp_path / "sub-09", *(f"{name}.nii.gz" for name in (*PERFUSION, "lesion")))
+    (case,) = find_cases(single, PERFUSION)
+    assert (case.case_id, case.relative) == ("sub-09", Path())
+    named = touch(tmp_path / "x", *(f"p7_{name}.nii.gz" for name in PERFUSION), "lesion.nii.gz")
+    (case,) = find_cases(named, PERFUSION)
+    assert (case.case_id, case.label.name) == ("p7", "lesion.nii.gz")
+    brains = touch(tmp_path / "brains", "a.nii.gz", "b.v2.nii", "b_label.nii.gz", ".hidden.nii.gz")
+    assert [case.case_id for case in find_cases(brains, ["mri"], require_label=False)] == ["a", "b.v2"]
+    (case,) = find_cases(brains / "b.v2.nii", ["mri"], require_label=False)
+    assert (case.case_id, case.image) == ("b.v2", {"mri": brains / "b.v2.nii"})
+    with pytest.raises(DataError, match="the channels cbf, cbv, mtt"):
+        find_cases(brains / "a.nii.gz", PERFUSION)
+
+
+def test_every_incomplete_case_is_listed_and_patients_are_never_mixed(tmp_path):
+    touch(tmp_path, "a/a_cbf.nii.gz", "a/a_cbv.nii.gz", "b/cbf.nii.gz", "b/cbv.nii.gz", "b/mtt.nii.gz")
+    touch(tmp_path, "c/p1_cbf.nii.gz", "c/p1_cbv.nii.gz", "c/p2_mtt.nii.gz")
+    with pytest.raises(DataError) as refusal:
+        find_cases(tmp_path, PERFUSION)
+    for line in ("a: no mtt", "a: no label", "b: no label"):
+        assert line in str(refusal.value)
+    with pytest.raises(DataError, match=r"p1: no mtt\n  p2: no cbf, cbv"):
+        find_cases(tmp_path / "c", PERFUSION, require_label=False)
+    touch(tmp_path, "d/cbf.nii.gz", "d/cbf.nii", "d/cbv.nii", "d/mtt.nii")
+    with pytest.raises(DataError, match="d: several files for cbf"):
+        find_cases(tmp_path / "d", PERFUSION, require_label=False)
+
+
+def test_duplicate_ids_are_refused(tmp_path):
+    touch(tmp_path, *(f"{site}/{i}_{name}.nii" for site in "AB" for i in (1, 2) for name in PERFUSION))
+    with pytest.raises(DataError, match=r"ids that several cases share:\n  1: .*A.*B"):
+        find_cases(tmp_path, PERFUSION, require_label=False)
+
+
+def test_a_wrong_path_names_what_is_there(tmp_path):
+    touch(tmp_path, "hippocampus/a.nii.gz", "stroke/a.nii.gz")
+    with pytest.raises(DataError, match="there is hippocampus"):
+        find_cases(tmp_path / "hipocampus" / "imagesTr", ["mri"])
+    with pytest.raises(DataError, match=r"no case.*_cbf\.nii\.gz"):
+        find_cases(tmp_path / "stroke", ["cbf", "cbv"])
+
+
+def test_decathlon(tmp_path):
+    touch(tmp_path, *(f"imagesTr/h_{i}.nii.gz" for i in range(3)), *(f"labelsTr/h_{i}.nii.gz" for i in range(3)))
+    touch(tmp_path, "imagesTs/h_9.nii.gz")
+    training = [{"image": f"./imagesTr/h_{i}.nii.gz", "label": f"./labelsTr/h_{i}.nii.gz"} for i in (2, 0, 1)]
+    decathlon(tmp_path, {"0": "MRI"}, training, test=["./imagesTs/h_9.nii.gz"])
+    cases = find_cases(tmp_path, ["mri"])
+    assert [case.case_id for case in cases] == ["h_0", "h_1", "h_2"]
+    assert cases[0].image["mri"].is_file()
+    assert cases[0].label.is_file()
+    assert cases[0].relative == Path("imagesTr")
+    assert [case.case_id for case in find_cases(tmp_path, ["mri"], require_label=False)][-1] == "h_9"
+    with pytest.raises(DataError, match="channels mri; expected ct"):
+        find_cases(tmp_path, ["ct"])
+    (tmp_path / "imagesTr/h_1.nii.gz").unlink()
+    (tmp_path / "labelsTr/h_2.nii.gz").unlink()
+    with pytest.raises(DataError, match=r"2 wrong entries:\n.*h_2.*\n.*h_1"):
+        find_cases(tmp_path, ["mri"])
+
+
+def test_decathlon_with_several_named_channels(tmp_path):
+    touch(tmp_path, "s/p1_cbf.nii.gz", "s/p1_mtt.nii.gz", "s/p1_lesion.nii.gz")
+    entry = {"image": {"CBF": "s/p1_cbf.nii.gz", "MTT": "s/p1_mtt.nii.gz"}, "label": "s/p1_lesion.nii.gz"}
+    decathlon(tmp_path, ["CBF", "MTT"], [entry])
+    (case,) = find_cases(tmp_path, ["mtt", "cbf"])
+    assert [*case.image] == ["mtt", "cbf"]
+    decathlon(tmp_path, ["CBF", "MTT"], [{"image": "s/p1_cbf.nii.gz"}])
+    with pytest.raises(DataError, match="entry 0: no path per channel"):
+        find_cases(tmp_path, ["mtt", "cbf"])
+
+
+def test_data_list_parts_and_split_file(tmp_path):
+    ids = [f"p{i}" for i in range(10)]
+    touch(tmp_path, *(f"{i}/{i}_{name}.nii.gz" for i in ids for name in ("mri", "label")))
+    parts = {part: data_list(tmp_path, ["mri"], part, folds=5, fold=1) for part in ("train", "validate", "all")}
+    assert {part: len(items) for part, items in parts.items()} == {"train": 8, "validate": 2, "all": 10}
+    assert sorted(i["case_id"] for i in parts["train"] + parts["validate"]) == ids
+    assert parts["all"][0] == {
+        "case_id": "p0",
+        "image": {"mri": str(tmp_path / "p0/p0_mri.nii.gz")},
+        "label": str(tmp_path / "p0/p0_label.nii.gz"),
+    }
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"train": ["p3", "p1"], "validate": ["p4"]}))
+    assert [i["case_id"] for i in data_list(tmp_path, ["mri"], "train", split_file=split)] == ["p1", "p3"]
+    assert [i["case_id"] for i in data_list(tmp_path, ["mri"], "validate", split_file=split)] == ["p4"]
+    assert read_split(split).train == ("p1", "p3")
+    split.write_text(json.dumps({"train": ["p3", "q1"], "validate": ["q4"]}))
+    with pytest.raises(DataError, match="lacks: q1, q4"):
+        data_list(tmp_path, ["mri"], "train", split_file=split)
+    with pytest.raises(ConfigError, match="part='test'"):
+        data_list(tmp_path, ["mri"], "test")
+
+
+def test_labels_are_needed_for_training_not_for_prediction(tmp_path):
+    touch(tmp_path, "p1/mri.nii.gz", "p1/label.nii.gz", "p2/mri.nii.gz")
+    assert ["label" in item for item in data_list(tmp_path, ["mri"])] == [True, False]
+    with pytest.raises(DataError, match="p2: no label"):
+        data_list(tmp_path, ["mri"], "train")
+    with pytest.raises(DataError, match="p2: no label"):
+        data_list(tmp_path, ["mri"], "all", require_label=True)
+
+
+def test_listing_cases_imports_no_torch():
+    code = "import sys, pipeline.data; assert not {'torch', 'monai'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

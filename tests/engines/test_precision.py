@@ -1,0 +1,50 @@
+"""Precision is chosen by timing, and can be asked for by the name that a run recorded."""
+
+import time
+
+import pytest
+import torch
+
+from pipeline.engines.precision import Precision, candidates, fastest
+from pipeline.errors import ConfigError
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("precision", candidates(CPU))
+def test_a_recorded_name_gives_the_same_precision_back(precision):
+    again = Precision.parse(precision.name)
+    assert (again.dtype, again.channels_last) == (precision.dtype, precision.channels_last)
+
+
+@pytest.mark.parametrize("name", ["half", "bfloat16+fast", ""])
+def test_an_unknown_name_is_refused(name):
+    with pytest.raises(ConfigError, match="auto"):
+        Precision.parse(name)
+
+
+def test_the_fastest_candidate_wins_and_all_timings_are_kept():
+    slow = {torch.float32: 0.03, torch.bfloat16: 0.01}
+    chosen = fastest(lambda precision: time.sleep(slow[precision.dtype] + 0.005 * precision.channels_last), CPU)
+    assert chosen.dtype is torch.bfloat16
+    assert not chosen.channels_last
+    assert set(chosen.seconds) == {candidate.name for candidate in candidates(CPU)}
+
+
+def test_storage_order_changes_no_value():
+    network = torch.nn.Conv3d(2, 4, 3, padding=1)
+    image = torch.randn(1, 2, 5, 6, 7)
+    expected = network(image)
+    precision = Precision(channels_last=True)
+    precision.prepare(network)
+    stored = precision.store(image)
+    assert stored.is_contiguous(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(network(stored), expected)
+
+
+def test_autocast_runs_convolutions_in_the_precision():
+    network = torch.nn.Conv3d(1, 1, 1)
+    with Precision(torch.bfloat16).autocast(CPU):
+        assert network(torch.zeros(1, 1, 2, 2, 2)).dtype is torch.bfloat16
+    with Precision().autocast(CPU):
+        assert network(torch.zeros(1, 1, 2, 2, 2)).dtype is torch.float32

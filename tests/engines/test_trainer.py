@@ -1,0 +1,137 @@
+"""The training engine on tensors: deterministic, resumable to the last digit, loud when something breaks."""
+
+import pytest
+import torch
+from ignite.engine import Events
+from monai.data import DataLoader
+from monai.engines.utils import IterationEvents
+from monai.losses import DiceCELoss
+from monai.transforms import RandGaussianNoised
+from monai.utils import set_determinism
+
+from pipeline.data import CaseDataset, EpochSampler
+from pipeline.engines import Schedule, Trainer, WeightAverage, averaged_copy
+from pipeline.errors import DataError
+from pipeline.handlers import Resumable
+
+CPU = torch.device("cpu")
+
+
+def make_trainer(folder, epochs=3, resume=False, precision="float32", workers=0, loss=None, decay=0.5, dropout=0.2):
+    set_determinism(0)
+    network = torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3, padding=1), torch.nn.Dropout(dropout), torch.nn.Conv3d(4, 2, 1))
+    average = averaged_copy(network, decay)
+    generator = torch.Generator().manual_seed(1)
+    items = [
+        {"case_id": f"c{i}", "image": torch.rand(1, 6, 6, 4, generator=generator)} for i in range(5)
+    ]
+    for item in items:
+        item["label"] = (item["image"] > 0.5).float()
+    dataset = CaseDataset(items, [RandGaussianNoised("image", prob=1.0)], seed=7, progress=False)
+    loader = DataLoader(dataset, batch_size=2, sampler=EpochSampler(dataset, seed=7), num_workers=workers)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.05)
+    schedule = Schedule(optimizer)
+    parts = {"network": network, "average": average, "optimizer": optimizer, "schedule": schedule}
+    trainer = Trainer(
+        device=CPU,
+        max_epochs=epochs,
+        train_data_loader=loader,
+        network=network,
+        optimizer=optimizer,
+        loss_function=loss or DiceCELoss(to_onehot_y=True, softmax=True),
+        precision=precision,
+        train_handlers=[
+            schedule,
+            WeightAverage(network, average, decay),
+            Resumable(parts, str(folder / "last.pt"), resume=resume),
+        ],
+    )
+    trainer.losses = []
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: engine.losses.append(float(engine.state.output["loss"])))
+    return trainer, average
+
+
+def weights(network):
+    return torch.cat([parameter.flatten() for parameter in network.parameters()])
+
+
+def test_the_same_seed_gives_the_same_losses_to_the_last_digit(tmp_path):
+    first, _ = make_trainer(tmp_path)
+    first.run()
+    second, _ = make_trainer(tmp_path)
+    second.run()
+    assert len(first.losses) == 9
+    assert first.losses == second.losses
+    assert first.losses[-1] < first.losses[0]
+
+
+def test_workers_change_nothing(tmp_path):
+    alone, _ = make_trainer(tmp_path, epochs=1, dropout=0.0)
+    alone.run()
+    helped, _ = make_trainer(tmp_path, epochs=1, workers=1, dropout=0.0)
+    helped.run()
+    assert alone.losses == helped.losses
+
+
+@pytest.mark.parametrize("stop_at", [3, 5], ids=["at the end of an epoch", "in the middle of one"])
+def test_an_interrupted_run_ends_where_the_uninterrupted_ends(tmp_path, stop_at):
+    whole, whole_average = make_trainer(tmp_path / "whole")
+    whole.run()
+
+    def interrupt(engine):
+        if engine.state.iteration == stop_at:
+            raise KeyboardInterrupt
+
+    stopped, _ = make_trainer(tmp_path / "stopped")
+    stopped.add_event_handler(Events.ITERATION_COMPLETED, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    resumed, resumed_average = make_trainer(tmp_path / "stopped", resume=True)
+    resumed.run()
+    assert resumed.losses == whole.losses[stop_at:]
+    assert torch.equal(weights(resumed_average), weights(whole_average))
+    assert resumed.state.iteration == whole.state.iteration
+
+
+def test_resuming_without_a_checkpoint_or_with_other_data_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no checkpoint"):
+        make_trainer(tmp_path, resume=True)
+
+
+def test_monais_iteration_events_are_fired_in_order(tmp_path):
+    trainer, _ = make_trainer(tmp_path, epochs=1)
+    fired = []
+    for event in IterationEvents:
+        trainer.add_event_handler(event, lambda engine, name=event.value: fired.append(name))
+    trainer.run()
+    assert fired[:4] == ["forward_completed", "loss_completed", "backward_completed", "model_completed"]
+
+
+def test_the_probe_leaves_nothing_behind(tmp_path):
+    plain, plain_average = make_trainer(tmp_path / "a", precision="float32")
+    plain.run()
+    probed, probed_average = make_trainer(tmp_path / "b", precision="auto")
+    probed.requested_precision = "auto"
+    probed.run()
+    assert len(probed.state.precision.seconds) == 4
+    if probed.state.precision.name == "float32":
+        assert probed.losses == plain.losses
+    else:  # another arithmetic: near, not equal
+        assert probed.losses[0] == pytest.approx(plain.losses[0], rel=0.02)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_says_what_to_do(tmp_path):
+    class Broken(torch.nn.Module):
+        def forward(self, logits, target):
+            return logits.mean() * float("nan")
+
+    trainer, _ = make_trainer(tmp_path, loss=Broken())
+    with pytest.raises(DataError, match="learning_rate"):
+        trainer.run()
+
+
+def test_time_is_measured_per_iteration(tmp_path):
+    trainer, _ = make_trainer(tmp_path, epochs=1)
+    trainer.run()
+    assert trainer.state.iteration_s > 0
+    assert 0 < trainer.state.data_wait_share < 1

@@ -1,0 +1,130 @@
+"""Summaries and tables: averages by hand, misses that cost, intervals against a plain bootstrap."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+
+from pipeline.errors import DataError
+from pipeline.metrics import MEASURES, Row, diagonal_mm, format_table, measure_case, summarise, write_cases
+
+SHAPE, SPACING = (10, 10, 4), (1.0, 1.0, 5.0)
+
+
+def lesion(shift: int = 0) -> np.ndarray:
+    label_map = np.zeros(SHAPE, dtype=int)
+    label_map[2 + shift : 5 + shift, 3:6, 1:3] = 1
+    return label_map
+
+
+def rows_of(case_id, prediction, reference, classes=None):
+    diagonal = diagonal_mm(SHAPE, SPACING)
+    results = measure_case(prediction, reference, SPACING, classes or {1: "lesion"})
+    return [Row(case_id, diagonal, result) for result in results]
+
+
+@pytest.fixture
+def nine_perfect_one_missed():
+    rows = [row for i in range(9) for row in rows_of(f"case-{i}", lesion(), lesion())]
+    return rows + rows_of("case-9", np.zeros(SHAPE, dtype=int), lesion())
+
+
+def test_a_miss_does_not_hide_behind_nine_perfect_cases(nine_perfect_one_missed):
+    [found] = summarise(nine_perfect_one_missed).classes
+    assert (found.cases, found.missed, found.false_alarms, found.absent) == (10, 1, 0, 0)
+    assert found.measures["dice"].mean == pytest.approx(0.9)
+
+    where_it_exists = found.measures["hausdorff_95_mm"]
+    assert (where_it_exists.mean, where_it_exists.n, where_it_exists.undefined) == (0.0, 9, 1)
+    penalised = found.measures["hausdorff_95_mm_penalised"]
+    assert (penalised.n, penalised.undefined) == (10, 0)
+    assert penalised.mean == pytest.approx(math.sqrt(10**2 + 10**2 + 20**2) / 10)
+
+    heading, line = format_table(summarise(nine_perfect_one_missed)).splitlines()
+    assert " ".join(heading.split()) == "class N Dice [95% interval] IoU HD95 mm all cases missed false alarms absent"
+    assert " ".join(line.split()) == "lesion 10 0.900 [0.700, 1.000] 0.900 0.00 2.45 1 0 0"
+
+
+def test_statistics_by_hand():
+    """Dice 1, 2/3, 1/3, 0 for shifts by 0 to 3 of a block three voxels long."""
+    rows = [row for shift in range(4) for row in rows_of(f"case-{shift}", lesion(shift), lesion())]
+    dice = summarise(rows).classes[0].measures["dice"]
+    assert (dice.n, dice.undefined) == (4, 0)
+    assert dice.mean == pytest.approx(0.5)
+    assert dice.median == pytest.approx(0.5)
+    assert dice.std == pytest.approx(math.sqrt((0.25 + 1 / 36 + 1 / 36 + 0.25) / 3))
+    assert 0 <= dice.low < 0.5 < dice.high <= 1
+    assert summarise(rows).classes[0].measures["hausdorff_mm"].mean == pytest.approx((0 + 1 + 2 + 3) / 4)
+
+
+def test_interval_equals_a_plain_bootstrap_and_follows_the_seed():
+    rng = np.random.default_rng(7)
+    rows = []
+    for i in range(60):
+        reference = lesion()
+        prediction = np.where(rng.random(SHAPE) < rng.uniform(0, 0.6), 0, reference)
+        rows += rows_of(f"case-{i}", prediction, reference)
+    dice = [row.result.dice for row in rows]
+    means = [np.mean(rng.choice(dice, size=len(dice))) for _ in range(5000)]
+    found = summarise(rows).classes[0].measures["dice"]
+    width = found.high - found.low
+    assert [found.low, found.high] == pytest.approx(list(np.percentile(means, [2.5, 97.5])), abs=0.1 * width)
+    assert summarise(rows, seed=0) == summarise(rows, seed=0)
+    assert summarise(rows, seed=1).classes[0].measures["dice"] != found
+
+
+def test_the_mean_over_classes_is_the_mean_of_the_rows_above():
+    classes = {1: "lesion", 2: "penumbra"}
+    reference = lesion()
+    reference[8, 8, 0] = 2
+    missing = np.where(reference == 2, 0, reference)
+    rows = [
+        *rows_of("a", reference, reference, classes),
+        *rows_of("b", missing, reference, classes),
+        *rows_of("c", np.where(lesion(1) == 1, 1, missing), missing, classes),
+    ]
+    summary = summarise(rows)
+    first, second = summary.classes
+    assert (first.missed, second.missed, second.absent, summary.mean.missed) == (0, 1, 1, 1)
+    assert summary.mean.cases == 3
+    for name in ("dice", "iou", "hausdorff_95_mm", "hausdorff_95_mm_penalised"):
+        expected = (first.measures[name].mean + second.measures[name].mean) / 2
+        assert summary.mean.measures[name].mean == pytest.approx(expected)
+    assert summary.mean.measures["dice"].median == pytest.approx(np.median([1, 0.5, (6 / 7 + 1) / 2]))
+    assert [line.split()[0] for line in format_table(summary).splitlines()] == ["class", "lesion", "penumbra", "mean"]
+    assert len({len(line) for line in format_table(summary).splitlines()}) == 1
+
+
+def test_json_has_null_where_a_value_is_undefined():
+    summary = summarise(rows_of("only", np.zeros(SHAPE, dtype=int), lesion()))
+    text = json.dumps(summary.to_dict(), allow_nan=False)
+    [found] = json.loads(text)["classes"]
+    assert found["measures"]["hausdorff_mm"]["mean"] is None
+    assert found["measures"]["dice"]["mean"] == 0
+    assert found["measures"]["dice"]["low"] is None
+    assert set(found["measures"]) >= set(MEASURES)
+    assert "-" in format_table(summary).splitlines()[1].split()
+
+
+def test_cases_csv_reads_back(tmp_path, nine_perfect_one_missed):
+    write_cases(nine_perfect_one_missed, tmp_path / "cases.csv")
+    with (tmp_path / "cases.csv").open(newline="", encoding="utf-8") as file:
+        read = list(csv.DictReader(file))
+    assert [row["case_id"] for row in read] == [f"case-{i}" for i in range(10)]
+    assert read[9]["status"] == "missed"
+    assert read[9]["hausdorff_mm"] == ""
+    assert float(read[0]["volume_reference_ml"]) == nine_perfect_one_missed[0].result.volume_reference_ml
+    assert list(tmp_path.iterdir()) == [tmp_path / "cases.csv"]
+
+
+def test_incomplete_tables_are_refused():
+    classes = {1: "lesion", 2: "penumbra"}
+    rows = [*rows_of("a", lesion(), lesion(), classes), *rows_of("b", lesion(), lesion(), classes)]
+    with pytest.raises(DataError, match="no case"):
+        summarise([])
+    with pytest.raises(DataError, match=r"case b.*class penumbra in some cases only"):
+        summarise(rows[:-1])
+    with pytest.raises(DataError, match=r"case a.*class lesion twice"):
+        summarise([*rows, rows[0]])
