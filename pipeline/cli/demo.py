@@ -16,7 +16,7 @@ from pipeline.cli.progress import Steps, counted
 from pipeline.errors import DataError
 
 if TYPE_CHECKING:
-    from pipeline.engines import CohortResult
+    from pipeline.engines.cohort import CohortResult
 
 EXAMPLES = """Examples:
 
@@ -64,8 +64,7 @@ def command(
         typer.echo(trained.table)
     with keeps(f"the phantoms and the trained network in {run_dir} are kept"):
         with steps.step("Finding lesions in cases that were never trained on"):
-            weights = run.best_weights(run_dir)
-            found = predicted(run.predict(BUNDLE, data / "test", predictions, weights=weights), predictions)
+            found = predicted(run.predict(run_dir, data / "test", predictions), predictions)
         with steps.step("Comparing with threshold rules tuned on the training cases"):
             comparison = compare(data / "train", data / "test", found)
             typer.echo(comparison.table())
@@ -77,7 +76,7 @@ Done in {(time.perf_counter() - started) / 60:.1f} minutes. Look at the lesions:
 
 Next:
   tensorboard --logdir {run_dir}                       curves and overlays of this run
-  pipeline predict {BUNDLE} YOUR_SCANS lesions --weights {weights}
+  pipeline predict {run_dir} YOUR_SCANS lesions
   pipeline train {BUNDLE} --data YOUR_SCANS --budget 1h
 YOUR_SCANS: one folder per case with cbf, cbv and mtt maps (and a lesion map for training)."""
     )
