@@ -44,7 +44,7 @@ def command(
 
 
 def closing_words(result: CohortResult, folder: Path) -> str:
-    """A line with the reason for every case that is not done, and the counts; all cases stand in ``predictions.csv``."""
+    """A line with the reason for every case that is not done, then the counts; ``predictions.csv`` has all cases."""
     lines = [f"{o.status}  {o.case}: {o.reason}" for o in result.outcomes if o.reason]
     counts = ", ".join(f"{number} {status}" for status, number in result.counts.items())
     return "\n".join([*lines, f"{counts}; every case: {folder / 'predictions.csv'}"])
