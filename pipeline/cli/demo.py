@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -16,7 +16,7 @@ from pipeline.cli.progress import Steps, counted
 from pipeline.errors import DataError
 
 if TYPE_CHECKING:
-    from pipeline.engines import CohortResult
+    from pipeline.engines.cohort import CohortResult
 
 EXAMPLES = """Examples:
 
@@ -25,10 +25,17 @@ pipeline demo
 pipeline demo --budget 10m --seed 7 --out longer_demo
 """
 BUNDLE = "stroke_perfusion_segmentation"
-PARTS = {
-    "train": {"cases": 40, "healthy_share": 0.1, "seed": 0},
-    "test": {"cases": 16, "healthy_share": 0.25, "seed": 1_000_000},
-}
+
+
+class Part(NamedTuple):
+    """What one of the demo's datasets is made of; ``seed`` is added to the demo's own."""
+
+    cases: int
+    healthy_share: float
+    seed: int
+
+
+PARTS = {"train": Part(40, healthy_share=0.1, seed=0), "test": Part(16, healthy_share=0.25, seed=1_000_000)}
 
 
 def command(
@@ -57,8 +64,7 @@ def command(
         typer.echo(trained.table)
     with keeps(f"the phantoms and the trained network in {run_dir} are kept"):
         with steps.step("Finding lesions in cases that were never trained on"):
-            weights = run.best_weights(run_dir)
-            found = predicted(run.predict(BUNDLE, data / "test", predictions, weights=weights), predictions)
+            found = predicted(run.predict(run_dir, data / "test", predictions), predictions)
         with steps.step("Comparing with threshold rules tuned on the training cases"):
             comparison = compare(data / "train", data / "test", found)
             typer.echo(comparison.table())
@@ -70,7 +76,7 @@ Done in {(time.perf_counter() - started) / 60:.1f} minutes. Look at the lesions:
 
 Next:
   tensorboard --logdir {run_dir}                       curves and overlays of this run
-  pipeline predict {BUNDLE} YOUR_SCANS lesions --weights {weights}
+  pipeline predict {run_dir} YOUR_SCANS lesions
   pipeline train {BUNDLE} --data YOUR_SCANS --budget 1h
 YOUR_SCANS: one folder per case with cbf, cbv and mtt maps (and a lesion map for training)."""
     )
@@ -88,7 +94,11 @@ def phantoms(out: Path, seed: int) -> Path:
     from pipeline.data.phantom_dataset import write_dataset
 
     folder = out / f"phantom-seed{seed}"
-    record = {"phantom_version": PHANTOM_VERSION, "seed": seed, "parts": PARTS}
+    record = {
+        "phantom_version": PHANTOM_VERSION,
+        "seed": seed,
+        "parts": {name: part._asdict() for name, part in PARTS.items()},
+    }
     if folder.exists():
         made = folder / "demo.json"
         if not made.is_file() or json.loads(made.read_text(encoding="utf-8")) != record:
@@ -102,9 +112,9 @@ def phantoms(out: Path, seed: int) -> Path:
             with counted(f"{part} cases") as count:
                 write_dataset(
                     Path(unfinished) / folder.name / part,
-                    wanted["cases"],
-                    seed + wanted["seed"],
-                    healthy_share=wanted["healthy_share"],
+                    wanted.cases,
+                    seed + wanted.seed,
+                    healthy_share=wanted.healthy_share,
                     progress=count,
                 )
         whole = Path(unfinished) / folder.name

@@ -21,7 +21,7 @@ CHANNELS = ("cbf", "cbv", "mtt")
 NETWORK = "network"
 
 
-@dataclass(frozen=True)
+@dataclass
 class DemoCase:
     """A perfusion case in memory; maps and label (H, W, D) on ``grid``."""
 
@@ -76,9 +76,9 @@ def load_cases(dataset: Path) -> list[DemoCase]:
     """All labelled perfusion cases of a dataset, in memory."""
     loaded = []
     for case in find_cases(dataset, CHANNELS):
-        maps = [read_volume(case.image[name]) for name in CHANNELS]
+        cbf, cbv, mtt = (read_volume(case.image[name]) for name in CHANNELS)
         label = _labels(_label_path(case.label, case.case_id))
-        loaded.append(DemoCase(case.case_id, *(m.array for m in maps), label, maps[0].grid))
+        loaded.append(DemoCase(case.case_id, cbf.array, cbv.array, mtt.array, label, cbf.grid))
     return loaded
 
 

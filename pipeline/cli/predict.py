@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli import words
 from pipeline.cli.outcome import keeps
+
+if TYPE_CHECKING:
+    from pipeline.engines.cohort import CohortResult
 
 EXAMPLES = """Examples:
 
@@ -35,6 +38,13 @@ def command(
 
     with keeps(f"every label map in {target} is whole; to redo all: the same command again"):
         result = run.predict(bundle, source, target, weights=weights, probabilities=probabilities, overrides=changed)
-    typer.echo(result.table)
+    typer.echo(closing_words(result, target))
     if result.exit_code:
         raise typer.Exit(result.exit_code)
+
+
+def closing_words(result: CohortResult, folder: Path) -> str:
+    """A line with the reason for every case that is not done, then the counts; ``predictions.csv`` has all cases."""
+    lines = [f"{o.status}  {o.case}: {o.reason}" for o in result.outcomes if o.reason]
+    counts = ", ".join(f"{number} {status}" for status, number in result.counts.items())
+    return "\n".join([*lines, f"{counts}; every case: {folder / 'predictions.csv'}"])

@@ -83,7 +83,7 @@ class FigureCase:
 
     def in_plane_box(self, margin: int = 3) -> tuple[slice, slice]:
         """The rows and columns that hold anything, with a margin of voxels, the same for all slices."""
-        occupied = self.tissue.any(axis=2)
+        occupied = np.asarray(self.tissue.any(axis=2))
         if not occupied.any():
             return slice(None), slice(None)
         first, second = (np.flatnonzero(occupied.any(axis=axis)) for axis in (1, 0))
@@ -94,7 +94,7 @@ class FigureCase:
     @property
     def tissue(self) -> np.ndarray:
         """Where any channel is not 0; the rest is air or masked out."""
-        return np.any([volume != 0 for volume in self.channels.values()], axis=0)
+        return np.asarray(np.logical_or.reduce([volume != 0 for volume in self.channels.values()]))
 
 
 def case_figure(

@@ -42,7 +42,7 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> Rooms:
         {
             "train": summary(),
             "evaluate": summary(),
-            "predict": SimpleNamespace(exit_code=0, table="2 done"),
+            "predict": SimpleNamespace(exit_code=0, outcomes=(), counts={"done": 2, "refused": 0, "failed": 0}),
             "publish": Path("bundles/one/models/model.pt"),
             "find_bundle": lambda name: Path("bundles") / name,
             "shipped_bundles": None,

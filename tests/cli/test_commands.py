@@ -55,13 +55,25 @@ def test_predict_hands_over_everything(pipeline, rooms):
     result = pipeline("predict", "b", "scans", "lesions", "overlap=0.25", "--weights", "w.pt", "--probabilities")
     expected = {"weights": Path("w.pt"), "probabilities": True, "overrides": ("overlap=0.25",)}
     assert rooms.calls == [("predict", ("b", Path("scans"), Path("lesions")), expected)]
-    assert result.output == "2 done\n"
+    assert result.output == f"2 done, 0 refused, 0 failed; every case: {Path('lesions/predictions.csv')}\n"
 
 
 @pytest.mark.parametrize("status", [0, 1, 3])
 def test_predict_ends_with_the_status_of_its_cohort(pipeline, rooms, status):
-    rooms.answers["predict"] = SimpleNamespace(exit_code=status, table="")
+    rooms.answers["predict"].exit_code = status
     assert pipeline("predict", "b", "i", "o").exit_code == status
+
+
+def test_predict_gives_the_reason_for_every_case_that_is_not_done(pipeline, rooms):
+    outcomes = [("a", "done", ""), ("b", "refused", "2 NaN voxels"), ("c", "failed", "RuntimeError")]
+    rooms.answers["predict"] = SimpleNamespace(
+        exit_code=3,
+        outcomes=[SimpleNamespace(case=case, status=status, reason=reason) for case, status, reason in outcomes],
+        counts={"done": 1, "refused": 1, "failed": 1},
+    )
+    lines = pipeline("predict", "b", "i", "o").output.splitlines()
+    assert lines[:2] == ["refused  b: 2 NaN voxels", "failed  c: RuntimeError"]
+    assert lines[2].startswith("1 done, 1 refused, 1 failed; ")
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])

@@ -1,4 +1,4 @@
-"""The demo: phantoms kept only when whole, the comparison, and the whole command with a network that knows the answer."""
+"""The demo: phantoms kept only when whole, the comparison, and all of it with a network that knows the answer."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from matplotlib.image import imread
 from typer.testing import CliRunner
 
 from pipeline.cli import demo
-from pipeline.cli.demo_table import Comparison, DemoCase, Method, _figure_case, compare, load_cases
+from pipeline.cli.demo_table import Comparison, DemoCase, Method, _figure_case, load_cases
 from pipeline.cli.main import app
-from pipeline.data.phantom_dataset import write_dataset
 from pipeline.errors import DataError
 from pipeline.geometry import Grid
 from pipeline.metrics import measure_case
@@ -62,10 +61,7 @@ def test_volumes_are_turned_to_ras_for_the_picture():
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = {
-        "train": {"cases": 2, "healthy_share": 0.0, "seed": 0},
-        "test": {"cases": 2, "healthy_share": 0.5, "seed": 9},
-    }
+    parts = {"train": demo.Part(2, 0.0, 0), "test": demo.Part(2, 0.5, 9)}
     monkeypatch.setattr(demo, "PARTS", parts)
 
 
@@ -137,25 +133,13 @@ def test_predictions_are_found_below_their_folder():
 
 
 @pytest.mark.slow
-def test_the_rules_are_tuned_on_training_cases_and_measured_on_the_others(tmp_path):
-    write_dataset(tmp_path / "train", 2, 1, workers=0)
-    write_dataset(tmp_path / "test", 2, 2, healthy_share=0.5, workers=0)
-    labels = {f"sub-00{i}": tmp_path / "test" / f"sub-00{i}" / f"sub-00{i}_label.nii.gz" for i in (1, 2)}
-    comparison = compare(tmp_path / "train", tmp_path / "test", labels)
-    network, *rules = comparison.methods
-    assert (comparison.lesions, comparison.healthy) == (1, 1)
-    assert (network.dice, network.count("missed"), network.count("false_alarm")) == (1.0, 0, 0)
-    assert [rule.name for rule in rules] == ["best global rule", "best mirrored side rule"]
-    assert all(0 <= rule.dice < 1 for rule in rules)
-
-
-@pytest.mark.slow
 def test_the_whole_demo_with_a_network_that_knows_the_answer(tmp_path, small, monkeypatch):
     def train(bundle, data, *, out, budget_s):
         assert (bundle, budget_s, len(load_cases(data))) == ("stroke_perfusion_segmentation", 1.0, 2)
         return SimpleNamespace(table="trained")
 
-    def predict(bundle, source, target, *, weights):
+    def predict(bundle, source, target):
+        assert bundle.parent == tmp_path / "runs"  # the run's folder is a bundle
         outcomes = []
         for case in load_cases(source):
             label = source / case.case_id / f"{case.case_id}_label.nii.gz"
@@ -165,14 +149,16 @@ def test_the_whole_demo_with_a_network_that_knows_the_answer(tmp_path, small, mo
         return SimpleNamespace(outcomes=tuple(outcomes))
 
     run = ModuleType("run")
-    run.train, run.predict, run.best_weights = train, predict, lambda folder: folder / "best.pt"  # type: ignore[attr-defined]
+    run.train, run.predict = train, predict  # type: ignore[attr-defined]
     bundle = ModuleType("bundle")
     bundle.run = run  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pipeline.bundle", bundle)
     answer = CliRunner().invoke(app, ["demo", "--out", str(tmp_path), "--budget", "1s"], catch_exceptions=False)
     assert answer.exit_code == 0
     assert [f"[{step}/5]" in answer.output for step in range(1, 6)] == [True] * 5
-    table = next(line for line in answer.output.splitlines() if line.startswith("network"))
-    assert table.split() == ["network", "1.000", "0", "0"]
-    assert "pipeline predict stroke_perfusion_segmentation" in answer.output
+    lines = [line.split() for line in answer.output.splitlines() if line.startswith(("network", "best"))]
+    assert lines[0] == ["network", "1.000", "0", "0"]
+    assert [line[:-3] for line in lines[1:]] == [["best", "global", "rule"], ["best", "mirrored", "side", "rule"]]
+    assert all(0 <= float(line[-3]) < 1 for line in lines[1:])
+    assert "pipeline predict " in answer.output
     assert imread(tmp_path / "result.png").shape[1] > 1000
