@@ -94,7 +94,9 @@ def make_case(seed: int, *, penumbra: bool = False, healthy: bool = False) -> Ph
     perfusion, facts = _perfuse(brain, stroke, chronic)
     cbf, cbv = frame.average_slices(perfusion.cbf), frame.average_slices(perfusion.cbv)
     inside = frame.average_slices(brain.inside) > 0.5
-    flow_ratio = np.ones(frame.shape) if stroke is None else frame.average_slices(stroke.flow_ratio)
+    flow_ratio = volume_ratio = np.ones(frame.shape)
+    if stroke is not None:
+        flow_ratio, volume_ratio = map(frame.average_slices, (stroke.flow_ratio, stroke.volume_ratio))
     truth = PhantomTruth(
         *(frame.average_slices(share) for share in (brain.grey, brain.white, brain.fluid)),
         flow_ratio,
@@ -103,7 +105,8 @@ def make_case(seed: int, *, penumbra: bool = False, healthy: bool = False) -> Ph
         mean_transit_time(cbf, cbv),
     )
     maps = _acquire(cbf, cbv, inside, frame, scanner)
-    label = _label(brain, stroke, inside, penumbra)
+    tissue = inside & (frame.average_slices(brain.ventricle) < 0.5)
+    label = _label(truth, volume_ratio, tissue, penumbra)
 
     voxel_ml = float(np.prod(frame.spacing_mm)) / 1000
     facts |= {
@@ -151,18 +154,18 @@ def _perfuse(
         perfusion = perfusion.scaled(
             np.where(brain.fluid > 0.5, 1, stroke.flow_ratio), np.where(brain.fluid > 0.5, 1, stroke.volume_ratio)
         )
-    for _ in range(int(rng.choice((0, 1, 2, 3), p=(0.3, 0.35, 0.25, 0.1)))):
-        scar, rim = lesions.old_infarct(brain, fields, rng, side=int(rng.choice((-1, 1))))
+    for _ in range(int(rng.choice((0, 1, 2, 3), p=(0.25, 0.45, 0.22, 0.08)))):
+        old = lesions.old_infarct(brain, fields, rng, side=int(rng.choice((-1, 1))))
+        if old is None:
+            continue
         if stroke is not None:
-            away = np.clip((stroke.core_distance - 2) / 4, 0, 1)
-            scar, rim = scar * away, rim * away
-        if rng.random() < 0.55:  # a cavity full of fluid
-            perfusion = perfusion.replaced(scar, rng.uniform(1.5, 6), rng.uniform(0.2, 0.7))
-        else:  # thinned tissue: flow and volume low together, transit near normal
-            flow, volume = rng.uniform(0.18, 0.4), rng.uniform(0.25, 0.5)
-            perfusion = perfusion.scaled(1 - (1 - flow) * scar, 1 - (1 - volume) * scar)
-        perfusion = perfusion.scaled(1 - 0.35 * rim, 1 - 0.3 * rim)
-        facts["old_infarcts_ml"].append(round(float((scar > 0.5).sum()) * brain.frame.fine_voxel_ml, 2))
+            old = old.spare(np.clip((stroke.core_distance - 2) / 4, 0, 1))
+        perfusion = perfusion.replaced(old.cyst, rng.uniform(1.5, 6), rng.uniform(0.2, 0.7))
+        # scarred tissue has flow and volume as a core has them; what it lacks is a penumbra around it
+        flow, volume = rng.uniform(0.16, 0.32), rng.uniform(0.28, 0.45)
+        perfusion = perfusion.scaled(1 - (1 - flow) * old.wall, 1 - (1 - volume) * old.wall)
+        perfusion = perfusion.scaled(1 - 0.35 * old.rim, 1 - 0.3 * old.rim)
+        facts["old_infarcts_ml"].append(round(float((old.cyst + old.wall).sum()) * brain.frame.fine_voxel_ml, 2))
     if rng.random() < 0.4:
         dropout = lesions.skull_base_dropout(brain, fields)
         perfusion = perfusion.scaled(1 - 0.75 * dropout, 1 - 0.7 * dropout)
@@ -174,17 +177,15 @@ def _perfuse(
     return lesions.Perfusion(cbf * brain.inside, cbv * brain.inside), facts
 
 
-def _label(brain: Brain, stroke: lesions.Stroke | None, inside: np.ndarray, penumbra: bool) -> np.ndarray:
-    """Slices more than half of whose thickness is core (1) or, together with core, penumbra (2)."""
-    label = np.zeros(brain.frame.shape, np.uint8)
-    if stroke is None:
-        return label
-    tissue = brain.inside & (brain.ventricle < 0.5)
-    core = brain.frame.average_slices(stroke.core & tissue)
+def _label(truth: PhantomTruth, volume_ratio: np.ndarray, tissue: np.ndarray, penumbra: bool) -> np.ndarray:
+    """1 where flow is below 30% of the tissue's own; 2, if asked for, where it is not but transit is prolonged."""
+    core = tissue & (truth.flow_ratio < lesions.CORE_FLOW_RATIO)
+    label = core.astype(np.uint8)
     if penumbra:
-        label[core + brain.frame.average_slices(stroke.penumbra & tissue) > 0.5] = 2
-    label[core > 0.5] = 1
-    return label * inside
+        # MTT = CBV / CBF, so the ratio of transit times is the ratio of the ratios
+        prolonged = volume_ratio > lesions.PENUMBRA_TRANSIT_RATIO * truth.flow_ratio
+        label[tissue & prolonged & ~core] = 2
+    return label
 
 
 def _acquire(

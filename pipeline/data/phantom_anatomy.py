@@ -23,11 +23,12 @@ ARTERIES: dict[str, tuple[tuple[float, float, float], ...]] = {
     "MCA deep": ((21, 10, 6), (24, -4, 14)),
     "PCA": ((8, -74, 8), (12, -58, 28), (30, -60, -10), (26, -26, -20), (10, -16, 6)),
 }
+CISTERN_MM = 2.0  # fluid around the brain that skull stripping leaves
 
 
 @dataclass
 class Brain:
-    """A healthy brain on the fine grid of its frame; all arrays (H, W, 3D).
+    """A healthy brain on the fine grid of its frame; all arrays (H, W, fine D).
 
     Args:
         x, y, z: position in the head, mm.
@@ -68,7 +69,7 @@ def grow_brain(frame: ScanFrame, rng: np.random.Generator) -> Brain:
 
     cerebrum, cerebellum, stem = _depths(lateral, y, z, fields, rng)
     depth = np.maximum(np.maximum(cerebrum, cerebellum), stem)
-    inside = depth > 0
+    inside = depth > -CISTERN_MM
     below_tentorium = inside & (np.maximum(cerebellum, stem) >= cerebrum)
 
     atrophy_mm = rng.uniform(0.3, 1.3)
@@ -125,8 +126,8 @@ def _depths(lateral, y, z, fields, rng) -> tuple[np.ndarray, np.ndarray, np.ndar
     # the tent over the cerebellum: high in the midline, falling to the sides and the back, open in front
     tentorium = -4 - 0.40 * lateral + 0.22 * (y + 20) - 3 * np.clip(y + 22, 0, None) + rough
     frontal_floor = z + 21 + 0.12 * lateral
-    temporal_lobes = np.minimum(lateral - 19, 39 - y)
-    floor = np.maximum(frontal_floor, temporal_lobes) + rough
+    temporal_lobes = (1 - np.sqrt(_ellipsoid(lateral, y, z, (40, 3, -26), (23, 37, 32)))) * 23
+    floor = np.maximum(np.maximum(frontal_floor, temporal_lobes), -18 - y) + rough
     cerebrum = np.minimum(np.minimum(convexity, floor), 0.8 * (z - tentorium))
     fossa = (1 - np.sqrt(_ellipsoid(lateral, y, z, (0, -47, -38), (52, 32, 34)))) * 36
     fossa = np.minimum(np.minimum(fossa, convexity + 6), 0.8 * (tentorium - z) - 1.5)
@@ -138,7 +139,7 @@ def _folding(depth, frame: ScanFrame, fields) -> np.ndarray:
     """Distance (mm) from the nearest sulcus: the zero sheets of a field, which end at a depth that varies."""
     field = fields.draw(7.2)
     slope = sum(np.square(g) for g in np.gradient(field, *frame.fine_spacing_mm))
-    return np.abs(field) / np.sqrt(slope + 0.012) + np.clip(depth - (15 + 5 * fields.draw(18)), 0, None) * 0.9
+    return np.abs(field) / np.sqrt(slope + 0.012) + np.clip(depth - (18 + 6 * fields.draw(18)), 0, None) * 0.9
 
 
 def _fissures(x, y, z, fields) -> np.ndarray:
@@ -190,7 +191,7 @@ def _vessels(x, y, z, depth, sulcal_fluid, fields) -> np.ndarray:
     lateral = np.abs(x)
     sagittal_sinus = (4.5 - np.hypot(lateral * 1.3, depth)) * (y < 25)
     middle_cerebral = np.where(
-        (lateral > 5) & (lateral < 36), 2.6 - np.hypot(y - 11 + 0.2 * lateral, (z + 9 - 0.1 * lateral) / 1.5), -1
+        (lateral > 5) & (lateral < 36), 2.2 - np.hypot(y - 6 - 0.015 * (lateral - 16) ** 2, z + 11 - 0.2 * lateral), -1
     )
     anterior_cerebral = np.where(z < 26, 2.4 - np.hypot(lateral, y - 37 - 0.15 * z), -1)
     trunks = np.maximum(sagittal_sinus, np.maximum(middle_cerebral, anterior_cerebral))
@@ -200,12 +201,13 @@ def _vessels(x, y, z, depth, sulcal_fluid, fields) -> np.ndarray:
 
 def _artery_distances(lateral, y, z, fields) -> dict[str, np.ndarray]:
     """Artery -> distance (mm) from its nearest branch centre, with a noise of its own on every artery."""
-    norm = lateral**2 + y**2 + z**2
+    position = np.stack((lateral, y, z), axis=-1)
+    norm = np.square(position).sum(axis=-1)
     result = {}
     for name, branches in ARTERIES.items():
-        nearest = np.minimum.reduce(
-            [(cx * cx + cy * cy + cz * cz) - 2 * (cx * lateral + cy * y + cz * z) for cx, cy, cz in branches]
-        )
+        centres = np.array(branches, dtype=np.float64)
+        # |p - c|^2 = |p|^2 + (|c|^2 - 2 p.c), and |p|^2 is the same for all
+        nearest = ((centres**2).sum(axis=1) - 2 * (position @ centres.T)).min(axis=-1)
         # deep perforators reach less far than cortical branches
         reach = 9.0 if name == "MCA deep" else 0.0
         result[name] = np.sqrt(np.clip(norm + nearest, 0, None)) + reach + 5 * fields.draw(17) + 1.8 * fields.draw(7)

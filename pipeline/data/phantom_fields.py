@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 FIELD_OF_VIEW_MM = (152.0, 178.0)
-SUBSLICES = 3
 # slice thickness (mm) -> number of slices: the coverage of perfusion protocols, about 95-115 mm
 SLICES = {5.0: 21, 6.0: 18, 7.0: 15, 8.0: 14, 10.0: 11}
 
@@ -22,7 +21,7 @@ class ScanFrame:
 
     Args:
         in_plane_mm: pixel side.
-        slice_mm: slice thickness; each slice is simulated as ``SUBSLICES`` thinner ones, for the partial volume.
+        slice_mm: slice thickness; each slice is simulated as two or three thinner ones, for the partial volume.
         lowest_mm: lower edge of the lowest slice, in mm above the centre of the brain.
         tilt_deg: rotation of the head about the axes x (nodding), y (leaning to a shoulder), z (turning).
         shift_mm: offset of the head from the scanner's centre, (x, y).
@@ -56,9 +55,13 @@ class ScanFrame:
         return self.in_plane_mm, self.in_plane_mm, self.slice_mm
 
     @property
+    def subslices(self) -> int:
+        return 2 if self.slice_mm <= 6 else 3
+
+    @property
     def fine_spacing_mm(self) -> tuple[float, float, float]:
         """Spacing of the simulated sub-slices."""
-        return self.in_plane_mm, self.in_plane_mm, self.slice_mm / SUBSLICES
+        return self.in_plane_mm, self.in_plane_mm, self.slice_mm / self.subslices
 
     @property
     def fine_voxel_ml(self) -> float:
@@ -67,7 +70,8 @@ class ScanFrame:
     def axes_mm(self, fine: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Positions of the voxel centres along the scanner's x, y and z, mm."""
         width, height, slices = self.shape
-        step, count = (self.slice_mm / SUBSLICES, slices * SUBSLICES) if fine else (self.slice_mm, slices)
+        parts = self.subslices if fine else 1
+        step, count = self.slice_mm / parts, slices * parts
         return (
             (np.arange(width) - (width - 1) / 2) * self.in_plane_mm,
             (np.arange(height) - (height - 1) / 2) * self.in_plane_mm,
@@ -75,15 +79,15 @@ class ScanFrame:
         )
 
     def head_coordinates(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Each fine voxel's position in the head's own axes (x right, y front, z up), mm; three arrays (H, W, 3D)."""
+        """Each fine voxel's position in the head's own axes (x right, y front, z up), mm; three arrays (H, W, fine D)."""
         x, y, z = np.ix_(*self.axes_mm())
         x, y = x - self.shift_mm[0], y - self.shift_mm[1]
         turn = rotation_matrix(self.tilt_deg)
         return tuple(row[0] * x + row[1] * y + row[2] * z for row in turn)  # type: ignore[return-value]
 
     def average_slices(self, fine: np.ndarray) -> np.ndarray:
-        """Sub-slices (H, W, 3D) -> slices (H, W, D): the partial volume of thick slices."""
-        return fine.reshape(self.shape + (SUBSLICES,)).mean(axis=-1, dtype=np.float64)
+        """Sub-slices (H, W, fine D) -> slices (H, W, D): the partial volume of thick slices."""
+        return fine.reshape((*self.shape, self.subslices)).mean(axis=-1, dtype=np.float64)
 
 
 def rotation_matrix(degrees: tuple[float, float, float]) -> np.ndarray:
@@ -120,7 +124,7 @@ class RandomFields:
 
     def draw(self, scale_mm: float) -> np.ndarray:
         """One field, float64, of the axes' shape; its structures are about ``2 * scale_mm`` wide."""
-        first, second, third = (cubic_spline_weights(axis, scale_mm) for axis in self.axes_mm)
+        weights = [cubic_spline_weights(axis, scale_mm) for axis in self.axes_mm]
+        first, second, third = (w / np.sqrt(np.mean(np.sum(w**2, axis=1))) for w in weights)
         knots = self.rng.standard_normal((first.shape[1], second.shape[1], third.shape[1]))
-        field = np.matmul(np.matmul(second, np.tensordot(first, knots, (1, 0))), third.T)
-        return (field - field.mean()) / field.std()
+        return np.matmul(np.matmul(second, np.tensordot(first, knots, (1, 0))), third.T)

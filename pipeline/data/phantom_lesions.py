@@ -66,15 +66,6 @@ class Stroke:
     volume_ratio: np.ndarray
     core_distance: np.ndarray
 
-    @property
-    def core(self) -> np.ndarray:
-        return self.flow_ratio < CORE_FLOW_RATIO
-
-    @property
-    def penumbra(self) -> np.ndarray:
-        """Not core, yet transit prolonged: MTT ratio = volume ratio / flow ratio (central volume principle)."""
-        return ~self.core & (self.volume_ratio > PENUMBRA_TRANSIT_RATIO * self.flow_ratio)
-
 
 def normal_perfusion(brain: Brain, fields: RandomFields, rng: np.random.Generator) -> Perfusion:
     """Flow and volume by tissue, with the spread between people (15%) and between regions (6%)."""
@@ -103,27 +94,34 @@ def occlude(brain: Brain, fields: RandomFields, rng: np.random.Generator) -> Str
 
     start = rng.choice(affected[depth.flat[affected] > np.quantile(depth.flat[affected], 0.6)])
     distance = np.sqrt(sum((axis - axis.flat[start]) ** 2 for axis in (brain.x, brain.y / 1.2, brain.z)))
-    order = 0.65 * distance - 0.4 * np.clip(depth, None, 22) + 4.2 * fields.draw(15) + 1.3 * fields.draw(7)
+    order = 0.65 * distance - 0.4 * np.clip(depth, None, 22) + 4.5 * fields.draw(15) + 1.5 * fields.draw(7)
 
     hypoperfused_ml = territory_ml * rng.uniform(0.5, 1.0)
-    core_ml = float(np.clip(np.exp(rng.normal(np.log(45), 0.6)), 13, 0.75 * hypoperfused_ml))
+    core_ml = float(np.clip(np.exp(rng.normal(np.log(46), 0.6)), 13, 0.65 * hypoperfused_ml))
     sorted_order = np.sort(order.flat[affected])
     core_edge, outer_edge = (
         sorted_order[min(int(ml / brain.frame.fine_voxel_ml), affected.size - 1)] for ml in (core_ml, hypoperfused_ml)
     )
     outer_edge = max(outer_edge, core_edge + 6)
 
-    floor = rng.uniform(0.06, 0.15)
-    plateau = np.clip(rng.uniform(0.44, 0.60) + 0.05 * fields.draw(18), 0.38, 0.7)
+    floor = rng.uniform(0.07, 0.17)
+    plateau = np.clip(rng.uniform(0.42, 0.56) + 0.05 * fields.draw(18), 0.37, 0.7)
     offset = np.log((CORE_FLOW_RATIO - floor) / (plateau - CORE_FLOW_RATIO))
-    ratio = floor + (plateau - floor) * expit((order - core_edge) / rng.uniform(0.8, 1.5) + offset)
+    ratio = floor + (plateau - floor) * expit((order - core_edge) / rng.uniform(0.8, 1.7) + offset)
     ratio = ratio + (1 - ratio) * expit((order - outer_edge) / 2.5)
     ratio = 1 - (1 - ratio) * expit((depth - 1.0) / 0.9)
     ratio = np.clip(ratio * (1 + 0.05 * fields.draw(6)), 0.04, 1.05)
     ratio = np.where(brain.inside, ratio, 1.0)
 
-    core_volume, penumbra_volume = rng.uniform(0.30, 0.45), rng.uniform(0.95, 1.2)
-    knots = ((0.05, 0.6 * core_volume), (0.22, core_volume), (0.36, 0.9), (0.55, penumbra_volume), (0.8, 1.05), (1.0, 1.0))
+    core_volume, penumbra_volume = rng.uniform(0.32, 0.52), rng.uniform(0.92, 1.15)
+    knots = (
+        (0.05, 0.6 * core_volume),
+        (0.22, core_volume),
+        (0.36, 0.9),
+        (0.55, penumbra_volume),
+        (0.8, 1.05),
+        (1.0, 1.0),
+    )
     volume_ratio = np.interp(ratio, *zip(*knots, strict=True))
     return Stroke(occlusion, side, ratio, volume_ratio, order - core_edge)
 
@@ -133,7 +131,7 @@ def leukoaraiosis(brain: Brain, fields: RandomFields, rng: np.random.Generator) 
     extent = rng.uniform(0, 1)
     lateral = np.abs(brain.x)
     distance = 0.9 * np.abs(lateral - 14) + 0.18 * np.abs(brain.y) + 0.5 * np.abs(brain.z - 17)
-    patches = 4.5 * fields.draw(10)
+    patches = 6 * fields.draw(11)
     return (0.4 + 0.6 * extent) * expit((11 + 9 * extent - distance + patches) / 1.5) * brain.white
 
 
@@ -143,23 +141,35 @@ def slow_hemisphere(brain: Brain, side: int) -> np.ndarray:
     return expit((depth + 2) / 3)
 
 
-def old_infarct(
-    brain: Brain, fields: RandomFields, rng: np.random.Generator, side: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """A healed infarct of about 4-40 ml: weights (0 to 1) of its scar and of the gliotic rim around it."""
+@dataclass
+class OldInfarct:
+    """Weights (0 to 1) of a healed infarct: its cyst full of fluid, the scarred wall, the thinned tissue around."""
+
+    cyst: np.ndarray
+    wall: np.ndarray
+    rim: np.ndarray
+
+    def spare(self, weight: np.ndarray) -> OldInfarct:
+        return OldInfarct(self.cyst * weight, self.wall * weight, self.rim * weight)
+
+
+def old_infarct(brain: Brain, fields: RandomFields, rng: np.random.Generator, side: int) -> OldInfarct | None:
+    """A healed infarct of about 4-60 ml in one arterial territory; None where that lies outside the scanned slices."""
     names, (arteries, frequency) = list(OCCLUSIONS), zip(*OCCLUSIONS.values(), strict=True)
     depth = brain.territory_depth(arteries[rng.choice(len(names), p=frequency)], side)
     candidates = np.flatnonzero(brain.inside & (brain.ventricle < 0.5) & (depth > 3))
-    if candidates.size == 0:  # the territory lies outside the scanned slices
-        return np.zeros_like(depth), np.zeros_like(depth)
+    if candidates.size == 0:
+        return None
     start = rng.choice(candidates)
     distance = np.sqrt(sum((axis - axis.flat[start]) ** 2 for axis in (brain.x, brain.y, brain.z)))
     order = distance + 4 * fields.draw(10)
-    size = int(np.exp(rng.normal(np.log(13), 0.65)) / brain.frame.fine_voxel_ml)
-    edge = np.partition(order.flat[candidates], min(size, candidates.size - 1))[min(size, candidates.size - 1)]
+    size = int(np.exp(rng.normal(np.log(17), 0.65)) / brain.frame.fine_voxel_ml)
+    ranked = np.sort(order.flat[candidates])
+    edge, cyst_edge = (ranked[min(int(n), ranked.size - 1)] for n in (size, size * rng.uniform(0.25, 0.6)))
     within = expit(depth / 1.2)
+    cyst = expit((cyst_edge - order) / 0.9) * within
     scar = expit((edge - order) / 0.9) * within
-    return scar, expit((edge + 5 - order) / 1.2) * within * (1 - scar)
+    return OldInfarct(cyst, np.clip(scar - cyst, 0, 1), expit((edge + 5 - order) / 1.2) * within * (1 - scar))
 
 
 def skull_base_dropout(brain: Brain, fields: RandomFields) -> np.ndarray:
