@@ -40,7 +40,7 @@ class MidsagittalPlane:
 def find_midsagittal_plane(brain: np.ndarray, spacing_mm: Sequence[float]) -> MidsagittalPlane:
     """The plane at which a brain mask (H, W, D; RAS) matches its mirror image best.
 
-    Starts at the centre of mass and halves its steps from 4 mm and 6 degrees down to half a millimetre and 0.75 degrees.
+    Starts at the centre of mass; its steps go from 4 mm and 6 degrees down to half a millimetre and 0.75 degrees.
     """
     spacing = np.asarray(spacing_mm)
     stride = np.maximum(np.round(4.0 / spacing).astype(int), 1)

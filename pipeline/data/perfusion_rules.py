@@ -121,7 +121,7 @@ class RuleFeatures:
         return chosen
 
     def components(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Candidates with gaps of a voxel closed: their components as a label map (RAS), and each one's volume in ml."""
+        """Candidates, gaps of a voxel closed: their components as a label map (RAS), and each one's volume in ml."""
         mask = np.zeros(self.brain.shape, bool)
         mask[self.brain] = chosen
         found, _ = label(binary_closing(mask, np.ones((3, 3, 1))) & self.brain)

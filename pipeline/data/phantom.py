@@ -1,12 +1,13 @@
 """A digital brain-perfusion phantom: the data on which the project runs out of the box, seeded, nothing to download.
 
 One case is a skull-stripped brain with three maps, cerebral blood flow (CBF), blood volume (CBV) and mean transit time
-(MTT), and the label of an acute stroke's core. It is meant to be hard for the reasons for which patients are hard: the core is defined
-against each tissue's own normal flow, so that penumbral white matter falls below the usual threshold for the whole
-brain; neither folding nor disease is symmetric; old infarcts, small-vessel disease and slow carotid flow look alike.
+(MTT), and the label of an acute stroke's core. It is meant to be hard for the reasons for which patients are hard: the
+core is defined against each tissue's own normal flow, so that penumbral white matter falls below the usual threshold
+for the whole brain; neither folding nor disease is symmetric; old infarcts, small-vessel disease and slow carotid flow look
+alike.
 
-MTT follows from the central volume principle, MTT = CBV / CBF (Meier & Zierler, J Appl Physiol 1954;6:731-744); with CBF in
-ml/100g/min and CBV in ml/100g, MTT = 60 CBV / CBF seconds.
+MTT follows from the central volume principle, MTT = CBV / CBF (Meier & Zierler, J Appl Physiol 1954;6:731-744); CBF
+in ml/100g/min and CBV in ml/100g give MTT = 60 CBV / CBF seconds.
 """
 
 from __future__ import annotations
@@ -220,7 +221,7 @@ def _acquire(
 
 
 def _store(case: PhantomCase, frame: ScanFrame, rng: np.random.Generator) -> PhantomCase:
-    """The case with an affine as scanners write it: oblique slices in two cases of five, LPS or another axis order in some."""
+    """The case with an affine as scanners write it: two in five oblique, axes in RAS, LPS, LAS or LPI order."""
     oblique = rng.random() < 0.4
     angles = rng.uniform((4, -3, -3), (15, 3, 3)) if oblique else np.zeros(3)
     codes = str(rng.choice(("RAS", "LPS", "LAS", "LPI"), p=(0.35, 0.4, 0.15, 0.1)))

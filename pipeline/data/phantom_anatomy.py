@@ -1,8 +1,8 @@
 """The phantom's brain: grey and white matter, fluid, vessels, and which artery feeds what.
 
 A brain is described by signed depths below surfaces, in mm: the convexity, the temporal lobes, the tentorium with the
-cerebellum below it, the brain stem. Sulci are the zero sheets of a random field, going in from the surface to a depth of
-their own; so the folding of the two sides differs, as it does in people, and no mirror matches them voxel by voxel.
+cerebellum below it, the brain stem. Sulci are the zero sheets of a random field, going in from the surface to a depth
+of their own; so the folding of the two sides differs, as it does in people, and no mirror matches them voxel by voxel.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from scipy.special import expit
 
 from pipeline.data.phantom_fields import RandomFields, ScanFrame
 
-# Centres along the course of each artery's branches, (|x|, y, z) in mm: tissue belongs to the nearest one, roughly as in
-# atlases of the arterial territories; the noise on the distance makes the watersheds irregular.
+# Centres along the course of each artery's branches, (|x|, y, z) in mm: tissue belongs to the nearest one, roughly as
+# in atlases of the arterial territories; the noise on the distance makes the watersheds irregular.
 ARTERIES: dict[str, tuple[tuple[float, float, float], ...]] = {
     "ACA": ((4, 62, 6), (4, 50, 36), (6, 20, 62), (6, -18, 66)),
     "MCA superior": ((48, 30, 12), (54, 6, 30), (46, 14, 48), (50, -14, 44)),
@@ -54,7 +54,7 @@ class Brain:
     artery_distance: dict[str, np.ndarray]
 
     def territory_depth(self, arteries: tuple[str, ...], side: int) -> np.ndarray:
-        """How far (about mm) a voxel lies inside the territory of ``arteries`` on one side (+1 right); negative outside."""
+        """How far (mm) a voxel lies inside the territory of ``arteries`` on a side (+1 right); negative outside."""
         own = np.minimum.reduce([self.artery_distance[name] for name in arteries])
         others = np.minimum.reduce([d for name, d in self.artery_distance.items() if name not in arteries])
         depth = np.minimum((others - own) / 2, side * self.x)

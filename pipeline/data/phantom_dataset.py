@@ -41,7 +41,7 @@ def write_dataset(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
-    """Simulate a dataset: ``FOLDER/sub-001/sub-001_cbf.nii.gz``, ``_cbv``, ``_mtt``, ``_label``, and ``FOLDER/phantom.json``.
+    """Simulate a dataset: ``FOLDER/sub-001/sub-001_cbf.nii.gz``, ``_cbv``, ``_mtt``, ``_label``; ``phantom.json``.
 
     Case ``i`` depends on ``seed`` and ``i`` alone: neither on the number of cases nor on that of the workers.
 
@@ -51,8 +51,8 @@ def write_dataset(
         seed: non-negative.
         penumbra: label the penumbra as class 2.
         healthy_share: share of cases without an acute lesion, 0 to 1, spread evenly over the cases.
-        workers: processes; by default one per CPU core, and 0 means this process. They are spawned, so a script that calls
-            this needs the usual ``if __name__ == "__main__":``.
+        workers: processes; by default one per CPU core, and 0 means this process. They are spawned, so a script that
+            calls this needs the usual ``if __name__ == "__main__":``.
         progress: called with (cases done, cases) after each case, in this process.
 
     Returns:

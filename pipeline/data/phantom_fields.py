@@ -79,7 +79,7 @@ class ScanFrame:
         )
 
     def head_coordinates(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Each fine voxel's position in the head's own axes (x right, y front, z up), mm; three arrays (H, W, fine D)."""
+        """Each fine voxel's position in the head's axes (x right, y front, z up), mm; three arrays (H, W, fine D)."""
         x, y, z = np.ix_(*self.axes_mm())
         x, y = x - self.shift_mm[0], y - self.shift_mm[1]
         turn = rotation_matrix(self.tilt_deg)

@@ -1,10 +1,9 @@
-"""What flows through the phantom's brain: normal perfusion, an acute stroke, and the old or harmless changes that resemble one.
+"""What flows through the phantom's brain: normal perfusion, an acute stroke, and the old or harmless changes like one.
 
-Normal values: grey matter about 60 ml/100g/min and 4 ml/100g, white matter about 22 and 2, from oxygen-15 positron emission
-tomography (Leenders et al., Brain 1990;113:27-47) and perfusion imaging. Thresholds: the core is where flow falls below 30%
-of the tissue's own normal, as ISLES and the clinical trials that it follows define it on perfusion maps (there against
-the other side; a phantom knows each voxel's own normal); in the penumbra flow is reduced, blood volume kept by vasodilatation,
-transit prolonged.
+Normal values: grey matter about 60 ml/100g/min and 4 ml/100g, white matter about 22 and 2, the order of magnitude that
+oxygen-15 positron emission tomography gives (Leenders et al., Brain 1990;113:27-47). The core is where flow falls
+below 30% of normal, the threshold in clinical use on perfusion maps; there normal is read from the other side, while a
+phantom knows each voxel's own. In the penumbra flow is reduced, blood volume kept by vasodilatation, transit prolonged.
 """
 
 from __future__ import annotations
