@@ -1,0 +1,140 @@
+"""Phantom cases written as a dataset on disk: one folder per case, one NIfTI file per map, one ``phantom.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from os import PathLike, cpu_count
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+
+from pipeline.data.phantom import CHANNELS, PHANTOM_VERSION, make_case
+from pipeline.errors import DataError
+from pipeline.geometry import Grid
+
+FACTS_FILE = "phantom.json"
+
+
+@dataclass(frozen=True)
+class _Order:
+    """One case to make: what a worker process needs to know."""
+
+    folder: Path
+    seed: int
+    penumbra: bool
+    healthy: bool
+
+
+def write_dataset(
+    folder: str | PathLike[str],
+    cases: int,
+    seed: int = 0,
+    *,
+    penumbra: bool = False,
+    healthy_share: float = 0.0,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Simulate a dataset: ``FOLDER/sub-001/sub-001_cbf.nii.gz``, ``_cbv``, ``_mtt``, ``_label``; ``phantom.json``.
+
+    Case ``i`` depends on ``seed`` and ``i`` alone: neither on the number of cases nor on that of the workers.
+
+    Args:
+        folder: created; must be empty or missing.
+        cases: how many, at least 1.
+        seed: non-negative.
+        penumbra: label the penumbra as class 2.
+        healthy_share: share of cases without an acute lesion, 0 to 1, spread evenly over the cases.
+        workers: processes; by default one per CPU core, and 0 means this process. They are spawned, so a script that
+            calls this needs the usual ``if __name__ == "__main__":``.
+        progress: called with (cases done, cases) after each case, in this process.
+
+    Returns:
+        The case folders, in order.
+
+    Raises:
+        DataError: the folder holds files, or a number is out of range.
+    """
+    folder = Path(folder)
+    if cases < 1 or seed < 0 or not 0 <= healthy_share <= 1:
+        raise DataError(
+            f"{cases} cases, seed {seed}, healthy share {healthy_share}",
+            expected="at least 1 case, a seed of at least 0, a share between 0 and 1",
+        )
+    if folder.exists() and any(folder.iterdir()):
+        raise DataError("files in the folder for the phantom", file=folder, expected="an empty or a new folder")
+
+    width = max(3, len(str(cases)))
+    orders = [
+        _Order(folder / f"sub-{i + 1:0{width}d}", case_seed(seed, i), penumbra, is_healthy(i, healthy_share))
+        for i in range(cases)
+    ]
+    workers = min(cpu_count() or 1 if workers is None else workers, cases)
+    facts: dict[str, dict[str, Any]] = {}
+
+    def note(order: _Order, case_facts: dict[str, Any]) -> None:
+        facts[order.folder.name] = {"seed": order.seed, **case_facts}
+        if progress is not None:
+            progress(len(facts), cases)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if workers <= 1:
+        for order in orders:
+            note(order, _make_and_write(order))
+    else:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            running = {pool.submit(_make_and_write, order): order for order in orders}
+            for done in as_completed(running):
+                note(running[done], done.result())
+
+    description = {
+        "phantom_version": PHANTOM_VERSION,
+        "seed": seed,
+        "channels": list(CHANNELS),
+        "labels": {"1": "core", "2": "penumbra"} if penumbra else {"1": "core"},
+        "healthy_share": healthy_share,
+        "cases": {order.folder.name: facts[order.folder.name] for order in orders},
+    }
+    (folder / FACTS_FILE).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+    return [order.folder for order in orders]
+
+
+def case_seed(seed: int, index: int) -> int:
+    """The seed of a dataset's case; ``make_case`` with it makes that case again.
+
+    >>> case_seed(0, 0) != case_seed(0, 1) != case_seed(1, 0)
+    True
+    """
+    return int(np.random.SeedSequence(seed, spawn_key=(index,)).generate_state(1, np.uint64)[0])
+
+
+def is_healthy(index: int, share: float) -> bool:
+    """Whether a dataset's case is one without a lesion.
+
+    >>> [is_healthy(i, 0.25) for i in range(8)]
+    [False, False, False, True, False, False, False, True]
+    """
+    return int(round((index + 1) * share, 9)) > int(round(index * share, 9))
+
+
+def _make_and_write(order: _Order) -> dict[str, Any]:
+    case = make_case(order.seed, penumbra=order.penumbra, healthy=order.healthy)
+    order.folder.mkdir()
+    for name in (*CHANNELS, "label"):
+        _write(order.folder / f"{order.folder.name}_{name}.nii.gz", getattr(case, name), case.grid)
+    return case.facts
+
+
+def _write(path: Path, array: np.ndarray, grid: Grid) -> None:
+    """One NIfTI file in millimetres, the affine both as sform and as qform."""
+    image = nibabel.Nifti1Image(array, grid.affine)
+    image.set_sform(grid.affine, code="scanner")
+    image.set_qform(grid.affine, code="scanner")
+    image.header.set_xyzt_units("mm", "sec")
+    nibabel.save(image, path)
