@@ -27,16 +27,16 @@ def ramp(grid: Grid) -> np.ndarray:
     return 2 * x + 3 * y + z + 100
 
 
-def make(folder: Path, label=None, **grids) -> dict:
+def make(folder: Path, drawn=None, **grids) -> dict:
     image = {}
     for number, name in enumerate(CHANNELS):
         grid = grids.get(name, GRID)
         image[name] = str(folder / f"sub-01_{name}.nii.gz")
         write_volume(image[name], ramp(grid) + number, grid)
     item = {"case_id": "sub-01", "image": image}
-    if label is not None:
+    if drawn is not None:
         item["label"] = str(folder / "sub-01_lesion.nii.gz")
-        write_volume(item["label"], label, grids.get("label", GRID))
+        write_volume(item["label"], drawn, grids.get("label", GRID))
     return item
 
 

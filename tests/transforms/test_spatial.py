@@ -101,7 +101,7 @@ def test_image_and_label_stay_together():
     drawn = parameters(shape, spacing, start=(0, 0, 0))
     image = sample_patch(distance, drawn, shape, spacing)[0]
     label = sample_patch((distance < 9).to(torch.uint8), drawn, shape, spacing, nearest=True)[0] == 1
-    assert label.sum() == pytest.approx((image < 9).sum(), rel=0.02)
+    assert int(label.sum()) == pytest.approx(int((image < 9).sum()), rel=0.02)
     # The nearest voxel lies within half a voxel's diagonal, 1.22 mm: further from the surface they must agree.
     assert ((image - 9).abs()[label != (image < 9)] < 1.23).all()
 
