@@ -154,6 +154,17 @@ def test_volume_smaller_than_the_patch_is_mirrored_with_its_label():
     assert torch.isfinite(deformed(item)["image"]).all()
 
 
+def test_one_slice_is_continued():
+    image = MetaTensor(torch.rand(1, 20, 20, 1), affine=AFFINE)
+    transform = RandSpatialPatchd(
+        "image", patch_size=(8, 8, 4), affine_probability=1, elastic_probability=1, rotation_degrees=(0, 0, 30)
+    ).set_random_state(0)
+    patch = transform({"image": image})["image"]
+    assert patch.std((1, 2)).min() > 0.05
+    still = sample_patch(image.as_tensor(), SpatialPatchParameters((3, 3, -1)), (8, 8, 4), SPACING)
+    assert torch.equal(still, image.as_tensor()[:, 3:11, 3:11].expand(1, 8, 8, 4))
+
+
 def test_foreground_patches_hold_each_class_equally_often():
     item = ForegroundIndicesd()(case())
     transform = RandSpatialPatchd(
