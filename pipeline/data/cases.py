@@ -9,7 +9,7 @@ is opened here.
 from __future__ import annotations
 
 import difflib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -174,11 +174,14 @@ def _from_folders(root: Path, channels: Sequence[str]) -> list[tuple[str, dict[s
         if role is not None:
             folders[path.parent.relative_to(root)][role[0]][role[1]].append(path)
     if len(channels) == 1 and not any(channels[0] in files for group in folders.values() for files in group.values()):
-        # A bundle of one channel needs no names: every volume that is no label is a case.
+        # A bundle of one channel needs no names: every volume that is no label is a case. Where folders hold files of
+        # one name, the folder tells them apart.
+        images = [path for path in images if _role(_stem(path) or "", LABEL_NAMES) is None]
+        stems = Counter(_stem(path) for path in images)
+        unnamed = [(path, _stem(path) or "", path.parent.relative_to(root)) for path in images]
         return [
-            (_stem(path) or "", {channels[0]: [path]}, path.parent.relative_to(root))
-            for path in images
-            if _role(_stem(path) or "", LABEL_NAMES) is None
+            (stem if stems[stem] == 1 else "_".join((*folder.parts, stem)), {channels[0]: [path]}, folder)
+            for path, stem, folder in unnamed
         ]
     cases = []
     for folder, groups in folders.items():

@@ -151,9 +151,7 @@ def _affine_mm(header: Nifti1Header, shape: tuple[int, ...], file) -> tuple[np.n
         repairs.append(f"units {name}: converted to millimetres")
 
     qform_code, sform_code = int(header["qform_code"]), int(header["sform_code"])
-    spacing = np.abs(
-        np.asarray(header["pixdim"], dtype=np.float64)[1:4]
-    )  # a negative side is written by some old tools
+    spacing = np.abs(np.asarray(header["pixdim"], dtype=np.float64)[1:4])  # some old tools write negative sides
     has_spacing = bool(np.isfinite(spacing).all() and (spacing > 0).all())
     if qform_code <= 0 and sform_code <= 0:
         raise GeometryError(
@@ -172,12 +170,8 @@ def _affine_mm(header: Nifti1Header, shape: tuple[int, ...], file) -> tuple[np.n
             _compare_with_qform(affine, _qform(header, spacing, file), shape, qform_code == sform_code, repairs, file)
     else:
         if not has_spacing:
-            raise GeometryError(
-                f"spacing {spacing.tolist()} and no sform",
-                file=file,
-                expected="a voxel size",
-                fix="export the file again",
-            )
+            found = f"spacing {spacing.tolist()} and no sform"
+            raise GeometryError(found, file=file, expected="a voxel size", fix="export it again")
         affine = _qform(header, spacing, file)
         _check_affine(affine, "qform", file)
     affine[:3] *= factor
@@ -190,9 +184,7 @@ def _qform(header: Nifti1Header, spacing: np.ndarray, file) -> np.ndarray:
     offset = np.array([header["qoffset_x"], header["qoffset_y"], header["qoffset_z"]], dtype=np.float64)
     length = float(np.linalg.norm(vector))
     if not math.isfinite(length) or length > 1 + 1e-5:
-        raise GeometryError(
-            "a qform that is no rotation", file=file, expected="a unit quaternion", fix="export it again"
-        )
+        raise GeometryError("a qform that is no rotation", file=file, expected="a unit quaternion", fix="export again")
     rotation = quat2mat(fillpositive(vector / max(1.0, length), w2_thresh=-1e-7))
     handedness = -1.0 if float(header["pixdim"][0]) < 0 else 1.0
     affine = np.eye(4)

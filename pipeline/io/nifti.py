@@ -182,7 +182,7 @@ def _as_stored(array: np.ndarray, dtype, file: Path) -> np.ndarray:
             low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
             kinds = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8")
             dtype = next(kind for kind in kinds if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
-    stored = array.astype(dtype)
+    stored = array.astype(np.dtype(dtype).newbyteorder("="))  # the header is written in this machine's order
     if stored.dtype.kind in "ui" and not np.array_equal(stored, array):
         raise DataError(f"values that {stored.dtype} can't hold", file=file, expected="integers in its range")
     return stored

@@ -49,6 +49,8 @@ def test_flat_folder_one_case_folder_and_one_file(tmp_path):
     assert (case.case_id, case.label.name) == ("p7", "lesion.nii.gz")
     brains = touch(tmp_path / "brains", "a.nii.gz", "b.v2.nii", "b_label.nii.gz", ".hidden.nii.gz")
     assert [case.case_id for case in find_cases(brains, ["mri"], require_label=False)] == ["a", "b.v2"]
+    touch(tmp_path / "same", "s1/T1.nii.gz", "s2/T1.nii.gz")
+    assert [case.case_id for case in find_cases(tmp_path / "same", ["mri"], require_label=False)] == ["s1_T1", "s2_T1"]
     (case,) = find_cases(brains / "b.v2.nii", ["mri"], require_label=False)
     assert (case.case_id, case.image) == ("b.v2", {"mri": brains / "b.v2.nii"})
     with pytest.raises(DataError, match="the channels cbf, cbv, mtt"):

@@ -251,6 +251,13 @@ def test_the_same_volume_gives_the_same_bytes(tmp_path):
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
 
 
+def test_byte_order_of_the_array_does_not_matter(tmp_path):
+    labels = RNG.integers(0, 1000, (6, 5, 4)).astype(">i2")
+    for dtype in (None, ">i2", np.float32):
+        write_volume(tmp_path / "a.nii.gz", labels, Grid(labels.shape, OBLIQUE), dtype)
+        np.testing.assert_array_equal(read_volume(tmp_path / "a.nii.gz").array, labels)
+
+
 def test_sheared_grid_is_written_without_a_contradicting_qform(tmp_path):
     affine = np.diag([1.0, 1, 1, 1])
     affine[0, 1] = np.tan(np.radians(0.4))

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import nibabel
@@ -27,16 +28,16 @@ def ramp(grid: Grid) -> np.ndarray:
     return 2 * x + 3 * y + z + 100
 
 
-def make(folder: Path, label=None, **grids) -> dict:
+def make(folder: Path, drawn=None, **grids) -> dict:
     image = {}
     for number, name in enumerate(CHANNELS):
         grid = grids.get(name, GRID)
         image[name] = str(folder / f"sub-01_{name}.nii.gz")
         write_volume(image[name], ramp(grid) + number, grid)
     item = {"case_id": "sub-01", "image": image}
-    if label is not None:
+    if drawn is not None:
         item["label"] = str(folder / "sub-01_lesion.nii.gz")
-        write_volume(item["label"], label, grids.get("label", GRID))
+        write_volume(item["label"], drawn, grids.get("label", GRID))
     return item
 
 
@@ -198,3 +199,16 @@ def test_collates_and_decollates_whatever_was_repaired(tmp_path):
     assert [int(n) for n in parts[1]["image"].meta["spatial_shape"]] == list(SHAPE)
     assert parts[0]["label"].shape[0] == 1
     assert set(parts[0]["label"].unique().tolist()) == {1}
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif("PIPELINE_REAL_DATA" not in os.environ, reason="PIPELINE_REAL_DATA is not set")
+def test_one_brain_stored_in_twelve_axis_orders_is_one_volume():
+    files = sorted((Path(os.environ["PIPELINE_REAL_DATA"]) / "orientations").glob("*.nii.gz"))
+    labels = (("L", "R"), ("P", "A"), ("I", "S"))
+    chain = Compose([LoadImageStackd("image", channels=["mri"]), Orientationd("image", "RAS", labels=labels)])
+    volumes = [chain({"image": file})["image"] for file in files]
+    assert len(volumes) == 12
+    for volume in volumes[1:]:
+        assert torch.equal(volume.as_tensor(), volumes[0].as_tensor())
+        np.testing.assert_allclose(volume.affine, volumes[0].affine, atol=1e-3)

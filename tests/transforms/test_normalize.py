@@ -92,7 +92,7 @@ def test_a_constant_channel_is_refused_by_name(value):
     image = torch.full((2, 5, 5, 5), value)
     image[0] = torch.rand(5, 5, 5)
     transform = NormalizeChannelsd("image", ["cbf", "cbv"], {name: {"scheme": "z_score"} for name in ("cbf", "cbv")})
-    with pytest.raises(DataError, match="case sub-01: found no contrast.*in channel cbv"):
+    with pytest.raises(DataError, match=r"case sub-01: found no contrast.*in channel cbv"):
         transform({"image": image, "case_id": "sub-01"})
     with pytest.raises(DataError, match="3 channels"):
         transform({"image": torch.rand(3, 5, 5, 5)})

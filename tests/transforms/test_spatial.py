@@ -101,7 +101,7 @@ def test_image_and_label_stay_together():
     drawn = parameters(shape, spacing, start=(0, 0, 0))
     image = sample_patch(distance, drawn, shape, spacing)[0]
     label = sample_patch((distance < 9).to(torch.uint8), drawn, shape, spacing, nearest=True)[0] == 1
-    assert label.sum() == pytest.approx((image < 9).sum(), rel=0.02)
+    assert int(label.sum()) == pytest.approx(int((image < 9).sum()), rel=0.02)
     # The nearest voxel lies within half a voxel's diagonal, 1.22 mm: further from the surface they must agree.
     assert ((image - 9).abs()[label != (image < 9)] < 1.23).all()
 
@@ -152,6 +152,17 @@ def test_volume_smaller_than_the_patch_is_mirrored_with_its_label():
         3
     )
     assert torch.isfinite(deformed(item)["image"]).all()
+
+
+def test_one_slice_is_continued():
+    image = MetaTensor(torch.rand(1, 20, 20, 1), affine=AFFINE)
+    transform = RandSpatialPatchd(
+        "image", patch_size=(8, 8, 4), affine_probability=1, elastic_probability=1, rotation_degrees=(0, 0, 30)
+    ).set_random_state(0)
+    patch = transform({"image": image})["image"]
+    assert patch.std((1, 2)).min() > 0.05
+    still = sample_patch(image.as_tensor(), SpatialPatchParameters((3, 3, -1)), (8, 8, 4), SPACING)
+    assert torch.equal(still, image.as_tensor()[:, 3:11, 3:11].expand(1, 8, 8, 4))
 
 
 def test_foreground_patches_hold_each_class_equally_often():
