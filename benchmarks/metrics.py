@@ -1,6 +1,6 @@
 """Surface measures of a case: this package against MONAI and SimpleITK, in one run, on synthetic pairs.
 
-    python benchmarks/metrics.py [--repeats 20] [--large]
+    python benchmarks/metrics.py [--repeats 10] [--large]
 
 Prints one JSON object per pair and peer: milliseconds of both (the best of the repeats), how many times longer the peer
 takes, what the peer computes in that time, and the largest difference of those values in mm. Here one call of
@@ -14,14 +14,15 @@ import argparse
 import json
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import SimpleITK as sitk
 import torch
 from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
 
-from pipeline.metrics import ClassResult, measure_case
+from pipeline.metrics import measure_case
 
 # shape, spacing in mm, ellipsoids (centre, radii) of the classes in voxels
 PAIRS = {
@@ -56,13 +57,15 @@ def label_map(shape, ellipsoids, shift: float = 0.0, grow: float = 1.0) -> np.nd
     return labels
 
 
-def best_ms(call: Callable[[], object], repeats: int) -> float:
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return 1000 * min(times)
+def best_ms(calls: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+    """The shortest time of each call; they take turns, so that a busy machine slows all of them."""
+    times = np.empty((repeats, len(calls)))
+    for repeat in range(repeats):
+        for i, call in enumerate(calls):
+            start = time.perf_counter()
+            call()
+            times[repeat, i] = 1000 * (time.perf_counter() - start)
+    return times.min(axis=0).tolist()
 
 
 def monai_measures(prediction, reference, spacing_mm, num_classes) -> np.ndarray:
@@ -101,15 +104,15 @@ def compare(name: str, shape, spacing_mm, ellipsoids, repeats: int) -> None:
     reference, prediction = label_map(shape, ellipsoids), label_map(shape, ellipsoids, shift=0.6, grow=1.04)
     classes = {k: str(k) for k in range(1, len(ellipsoids) + 1)}
 
-    def ours() -> list[ClassResult]:
-        return measure_case(prediction, reference, spacing_mm, classes)
-
-    results = ours()
-    own_ms = best_ms(ours, repeats)
+    results = measure_case(prediction, reference, spacing_mm, classes)
     for peer, (measure, fields, computes) in PEERS.items():
         values = measure(prediction, reference, spacing_mm, len(classes))
         own = np.array([[getattr(result, field) for field in fields] for result in results])
-        peer_ms = best_ms(lambda: measure(prediction, reference, spacing_mm, len(classes)), max(1, repeats // 4))  # noqa: B023
+        calls = (
+            partial(measure_case, prediction, reference, spacing_mm, classes),
+            partial(measure, prediction, reference, spacing_mm, len(classes)),
+        )
+        own_ms, peer_ms = best_ms(calls, repeats)
         line = {
             "pair": name,
             "peer": peer,
@@ -124,7 +127,7 @@ def compare(name: str, shape, spacing_mm, ellipsoids, repeats: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--large", action="store_true")
     arguments = parser.parse_args()
     # MONAI 1.6 warns about an argument that it hands to itself.
