@@ -37,7 +37,8 @@ class InstanceNorm(nn.Module):
             and torch.is_grad_enabled()
             and not x.is_contiguous()
         ):
-            return _ChannelsLastNorm.apply(x, self.weight, self.bias, self.eps)
+            # Plain: a subclass (MONAI's MetaTensor) would forbid the in-place activation that follows.
+            return _ChannelsLastNorm.apply(x.as_subclass(torch.Tensor), self.weight, self.bias, self.eps)
         return F.group_norm(x, self.channels, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:

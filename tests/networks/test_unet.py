@@ -3,6 +3,7 @@ import re
 
 import pytest
 import torch
+from monai.data import MetaTensor
 from monai.networks.nets import DynUNet
 
 from pipeline.errors import ConfigError
@@ -172,3 +173,17 @@ def test_copies_are_independent():
         for p in average.parameters():
             p.zero_()
     torch.testing.assert_close(network(x), before)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_a_metatensor_trains_as_a_plain_tensor_does(layout):
+    torch.manual_seed(0)
+    network = UNet(3, 1, 2, **SMALL).to(memory_format=layout)
+    x = torch.randn(2, 1, 8, 8, 4).contiguous(memory_format=layout)
+    gradients = []
+    for image in (x, MetaTensor(x).contiguous(memory_format=layout)):
+        network.zero_grad()
+        sum(level.square().mean() for level in network(image)).backward()
+        gradients.append([p.grad.clone() for p in network.parameters()])
+    for mine, plain in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, plain)
