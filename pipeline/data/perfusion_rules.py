@@ -132,7 +132,7 @@ class RuleFeatures:
     def from_ras(self, mask: np.ndarray) -> np.ndarray:
         """A mask in the orientation in which the case came."""
         # output axis -> input axis and direction, the inverse of the turn to RAS
-        turned = np.flip(mask, [int(axis) for axis, sign in self._orientation if sign < 0])
+        turned = np.flip(mask, tuple(int(axis) for axis, sign in self._orientation if sign < 0))
         return np.transpose(turned, self._orientation[:, 0].astype(int))
 
     def to_ras(self, array: np.ndarray) -> np.ndarray:
