@@ -43,7 +43,7 @@ def find_midsagittal_plane(brain: np.ndarray, spacing_mm: Sequence[float]) -> Mi
     Starts at the centre of mass; its steps go from 4 mm and 6 degrees down to half a millimetre and 0.75 degrees.
     """
     spacing = np.asarray(spacing_mm)
-    stride = np.maximum(np.round(4.0 / spacing).astype(int), 1)
+    stride = np.maximum(np.round(5.0 / spacing).astype(int), 1)
     centre = (np.array(brain.shape) - 1) / 2
     sampled = brain[tuple(slice(None, None, int(step)) for step in stride)]
     position = (np.argwhere(sampled) * stride - centre) * spacing

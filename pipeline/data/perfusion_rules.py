@@ -132,7 +132,7 @@ class RuleFeatures:
     def from_ras(self, mask: np.ndarray) -> np.ndarray:
         """A mask in the orientation in which the case came."""
         # output axis -> input axis and direction, the inverse of the turn to RAS
-        turned = np.flip(mask, [int(axis) for axis, sign in self._orientation if sign < 0])
+        turned = np.flip(mask, tuple(int(axis) for axis, sign in self._orientation if sign < 0))
         return np.transpose(turned, self._orientation[:, 0].astype(int))
 
     def to_ras(self, array: np.ndarray) -> np.ndarray:
@@ -166,8 +166,8 @@ def tune_rules(
 ) -> dict[Family, TunedRule]:
     """Each family's best settings: highest mean core Dice over the cases that have a core.
 
-    First every combination of thresholds on every seventh voxel; then the best of each kind (smoothing; with transit or
-    without), and the best three of all, on whole volumes with every way of dropping components.
+    First every combination of thresholds on every seventh voxel; then the best of each smoothing, and the best three of
+    all, on whole volumes with every way of dropping components. About a second per case.
     """
     with_core = [case for case in cases if np.any(case.label == 1)]
     prepared = [RuleFeatures(case) for case in with_core]
@@ -180,7 +180,7 @@ def tune_rules(
             for settings in _threshold_grid(family)
         ]
         scored.sort(key=lambda rule: -rule.dice)
-        finalists = {(r.settings.smoothing_mm, r.settings.mtt_above > 0): r.settings for r in reversed(scored)}
+        finalists = {rule.settings.smoothing_mm: rule.settings for rule in reversed(scored)}
         trials = []
         for settings in {*finalists.values(), *(rule.settings for rule in scored[:3])}:
             found = [f.components(f.candidates(settings)) for f in prepared]
@@ -204,10 +204,10 @@ def _threshold_grid(family: Family) -> list[RuleSettings]:
     return [
         RuleSettings(family, cbf, mtt, cbv_below, cbv_above, smoothing)
         for cbf, mtt, cbv_below, cbv_above, smoothing in product(
-            (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5),
-            (0.0, 1.2, 1.4, 1.7, 2.0),
+            (0.2, 0.25, 0.3, 0.35, 0.4, 0.5),
+            (0.0, 1.2, 1.4, 1.7),
             (np.inf, 0.5, 0.6, 0.7, 0.85),
-            (0.0, 0.15, 0.3),
+            (0.0, 0.15),
             SMOOTHINGS_MM,
         )
     ]

@@ -3,8 +3,8 @@
 One case is a skull-stripped brain with three maps, cerebral blood flow (CBF), blood volume (CBV) and mean transit time
 (MTT), and the label of an acute stroke's core. It is meant to be hard for the reasons for which patients are hard: the
 core is defined against each tissue's own normal flow, so that penumbral white matter falls below the usual threshold
-for the whole brain; neither folding nor disease is symmetric; old infarcts, small-vessel disease and slow carotid flow look
-alike.
+for the whole brain; neither folding nor disease is symmetric; old infarcts, small-vessel disease and slow carotid flow
+look alike.
 
 MTT follows from the central volume principle, MTT = CBV / CBF (Meier & Zierler, J Appl Physiol 1954;6:731-744); CBF
 in ml/100g/min and CBV in ml/100g give MTT = 60 CBV / CBF seconds.
@@ -99,11 +99,13 @@ def make_case(seed: int, *, penumbra: bool = False, healthy: bool = False) -> Ph
     if stroke is not None:
         flow_ratio, volume_ratio = map(frame.average_slices, (stroke.flow_ratio, stroke.volume_ratio))
     truth = PhantomTruth(
-        *(frame.average_slices(share) for share in (brain.grey, brain.white, brain.fluid)),
-        flow_ratio,
-        cbf,
-        cbv,
-        mean_transit_time(cbf, cbv),
+        grey=frame.average_slices(brain.grey),
+        white=frame.average_slices(brain.white),
+        fluid=frame.average_slices(brain.fluid),
+        flow_ratio=flow_ratio,
+        cbf=cbf,
+        cbv=cbv,
+        mtt=mean_transit_time(cbf, cbv),
     )
     maps = _acquire(cbf, cbv, inside, frame, scanner)
     tissue = inside & (frame.average_slices(brain.ventricle) < 0.5)
@@ -225,7 +227,7 @@ def _store(case: PhantomCase, frame: ScanFrame, rng: np.random.Generator) -> Pha
     oblique = rng.random() < 0.4
     angles = rng.uniform((4, -3, -3), (15, 3, 3)) if oblique else np.zeros(3)
     codes = str(rng.choice(("RAS", "LPS", "LAS", "LPI"), p=(0.35, 0.4, 0.15, 0.1)))
-    matrix = rotation_matrix(tuple(angles)) * np.array(frame.spacing_mm)  # type: ignore[arg-type]
+    matrix = rotation_matrix(tuple(angles)) * np.array(frame.spacing_mm)
     affine = np.eye(4)
     affine[:3, :3] = matrix
     affine[:3, 3] = np.round(rng.uniform(-20, 20, 3), 3) - matrix @ (np.array(frame.shape) - 1) / 2

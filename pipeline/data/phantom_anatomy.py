@@ -201,14 +201,16 @@ def _vessels(x, y, z, depth, sulcal_fluid, fields) -> np.ndarray:
 
 def _artery_distances(lateral, y, z, fields) -> dict[str, np.ndarray]:
     """Artery -> distance (mm) from its nearest branch centre, with a noise of its own on every artery."""
-    position = np.stack((lateral, y, z), axis=-1)
-    norm = np.square(position).sum(axis=-1)
+    position = np.stack((lateral, y, z)).reshape(3, -1)
+    norm = lateral**2 + y**2 + z**2
     result = {}
     for name, branches in ARTERIES.items():
         centres = np.array(branches, dtype=np.float64)
         # |p - c|^2 = |p|^2 + (|c|^2 - 2 p.c), and |p|^2 is the same for all
-        nearest = ((centres**2).sum(axis=1) - 2 * (position @ centres.T)).min(axis=-1)
+        relative = (-2 * centres) @ position
+        relative += np.square(centres).sum(axis=1, keepdims=True)
+        nearest = np.minimum.reduce(relative).reshape(norm.shape)
         # deep perforators reach less far than cortical branches
         reach = 9.0 if name == "MCA deep" else 0.0
-        result[name] = np.sqrt(np.clip(norm + nearest, 0, None)) + reach + 5 * fields.draw(17) + 1.8 * fields.draw(7)
+        result[name] = np.sqrt(np.maximum(norm + nearest, 0)) + reach + 5 * fields.draw(17) + 1.8 * fields.draw(7)
     return result

@@ -48,7 +48,8 @@ class ScanFrame:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Voxels of the finished volume, axes in RAS order."""
-        return (*(round(side / self.in_plane_mm) for side in FIELD_OF_VIEW_MM), SLICES[self.slice_mm])  # type: ignore[return-value]
+        width, height = (round(side / self.in_plane_mm) for side in FIELD_OF_VIEW_MM)
+        return width, height, SLICES[self.slice_mm]
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -83,7 +84,8 @@ class ScanFrame:
         x, y, z = np.ix_(*self.axes_mm())
         x, y = x - self.shift_mm[0], y - self.shift_mm[1]
         turn = rotation_matrix(self.tilt_deg)
-        return tuple(row[0] * x + row[1] * y + row[2] * z for row in turn)  # type: ignore[return-value]
+        right, front, up = (row[0] * x + row[1] * y + row[2] * z for row in turn)
+        return right, front, up
 
     def average_slices(self, fine: np.ndarray) -> np.ndarray:
         """Sub-slices (H, W, fine D) -> slices (H, W, D): the partial volume of thick slices."""

@@ -113,15 +113,11 @@ def occlude(brain: Brain, fields: RandomFields, rng: np.random.Generator) -> Str
     ratio = np.where(brain.inside, ratio, 1.0)
 
     core_volume, penumbra_volume = rng.uniform(0.32, 0.52), rng.uniform(0.92, 1.15)
-    knots = (
-        (0.05, 0.6 * core_volume),
-        (0.22, core_volume),
-        (0.36, 0.9),
-        (0.55, penumbra_volume),
-        (0.8, 1.05),
-        (1.0, 1.0),
+    volume_ratio = np.interp(
+        ratio,
+        (0.05, 0.22, 0.36, 0.55, 0.8, 1.0),
+        (0.6 * core_volume, core_volume, 0.9, penumbra_volume, 1.05, 1.0),
     )
-    volume_ratio = np.interp(ratio, *zip(*knots, strict=True))
     return Stroke(occlusion, side, ratio, volume_ratio, order - core_edge)
 
 
