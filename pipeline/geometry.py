@@ -1,8 +1,8 @@
 """Where voxels lie in space.
 
-Axis legend, everywhere in this package: B batch, C channel (or K class), H W D the three spatial axes of a volume in the
-order in which its array stores them. World coordinates are millimetres, RAS+ (nibabel's convention): x to the patient's
-right, y to the front (anterior), z up (superior).
+Axis legend, everywhere in this package: B batch, C channel (or K class), H W D the three spatial axes of a volume in
+the order in which its array stores them. World coordinates are millimetres, RAS+ (nibabel's convention): x to the
+patient's right, y to the front (anterior), z up (superior).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Grid:
         return index @ self.affine[:3, :3].T + self.affine[:3, 3]
 
     def distance_mm(self, other: Grid) -> float:
-        """The largest distance between corresponding corners of two grids of one shape; infinite where shapes differ."""
+        """The largest distance between corresponding corners of two grids; infinite where shapes differ."""
         if self.shape != other.shape:
             return float("inf")
         return float(np.linalg.norm(self.corners_mm() - other.corners_mm(), axis=1).max())
@@ -60,8 +60,8 @@ class Grid:
         """Whether both describe the same voxels.
 
         Args:
-            tolerance_mm: how far corresponding corners may lie apart; by default a hundredth of the smallest voxel side,
-                which forgives rounding in headers and nothing else.
+            tolerance_mm: how far corresponding corners may lie apart; by default a hundredth of the smallest voxel
+                side, which forgives rounding in headers and nothing else.
         """
         limit = 0.01 * min(self.spacing_mm) if tolerance_mm is None else tolerance_mm
         return self.distance_mm(other) <= limit

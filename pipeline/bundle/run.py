@@ -62,8 +62,8 @@ def train(
         bundle: a bundle's folder or the name of a shipped one.
         data: the dataset's folder (see :mod:`pipeline.data.cases` for the layouts).
         out: the run's folder; by default ``runs/<bundle>/<date-time>``.
-        budget_s: wall-clock seconds, from now to the last measure. With neither this nor a ``max_epochs=N`` override, half an
-            hour on a CPU and an hour on a GPU.
+        budget_s: wall-clock seconds, from now to the last measure. With neither this nor a ``max_epochs=N`` override,
+            half an hour on a CPU and an hour on a GPU.
         resume: a run's folder to go on from; its own configs are used.
         overrides: ``KEY=VALUE`` strings.
     """
@@ -80,7 +80,9 @@ def train(
     else:
         run_dir = Path(out) if out is not None else _new_folder(folder.name)
         if (run_dir / "run.json").exists():
-            raise ConfigError(f"a run in {run_dir} already", fix=f"go on with it by --resume {run_dir}, or choose another --out")
+            raise ConfigError(
+                f"a run in {run_dir} already", fix=f"go on with it by --resume {run_dir}, or choose another --out"
+            )
     if budget_s is None and not by_epochs and resume is None:
         budget_s = DEFAULT_BUDGET_S[_device_type(config)]
         logger.info("no budget given: training for %.0f minutes (--budget TIME, or max_epochs=N)", budget_s / 60)
@@ -92,7 +94,10 @@ def train(
     trainer = parser.get_parsed_content("train#trainer")
     _run(parser, "run")
     measures = next(iter(parser.get_parsed_content("validate#key_metric").values()))
-    refused = [*parser.get_parsed_content("train#dataset").refused, *parser.get_parsed_content("validate#dataset").refused]
+    refused = [
+        *parser.get_parsed_content("train#dataset").refused,
+        *parser.get_parsed_content("validate#dataset").refused,
+    ]
     metrics = dict(parser.get_parsed_content("validate#evaluator").state.metrics)
     logger.info("%d iterations, %d epochs", trainer.state.iteration, trainer.state.epoch)
     return RunSummary(run_dir, metrics, _table(measures), time.time() - started, [str(case) for case in refused])
@@ -108,8 +113,8 @@ def evaluate(
 ) -> RunSummary:
     """Measure a bundle's weights on the labelled cases at ``data`` that they were not trained on.
 
-    Which cases those are is known from the ``split.json`` beside the weights; where there is none, all cases are measured and
-    a warning says so. ``part=all`` measures all of them on purpose.
+    Which cases those are is known from the ``split.json`` beside the weights; where there is none, all cases are
+    measured and a warning says so. ``part=all`` measures all of them on purpose.
     """
     started = time.time()
     folder = find_bundle(bundle)
@@ -124,7 +129,9 @@ def evaluate(
         config["part"] = "all" if split is None else "unseen"
         config["split_file"] = None if split is None else str(split)
         if split is None:
-            logger.warning("no split.json beside these weights: it is not known which of these cases they were trained on")
+            logger.warning(
+                "no split.json beside these weights: it is not known which of these cases they were trained on"
+            )
     parser = _parse(config, folder / "configs" / "metadata.json")
     _run(parser, "initialize")
     _run(parser, "run")
@@ -181,7 +188,9 @@ def publish(run: str | Path, bundle: str | Path) -> Path:
     network = {"run": resolve(run, "inference")["network_def"], "bundle": resolve(target, "inference")["network_def"]}
     if network["run"] != network["bundle"]:
         raise BundleError(
-            f"another network in the run, {network['run']}", file=run, expected=f"the bundle's, {network['bundle']}",
+            f"another network in the run, {network['run']}",
+            file=run,
+            expected=f"the bundle's, {network['bundle']}",
             fix="publish into a bundle with that network_def",
         )
     models = target / "models"
@@ -218,7 +227,7 @@ def _write_bundle(source: Path, run_dir: Path, train_config: dict[str, Any], ove
 
 
 def _known_to(bundle: Path, kind: str, overrides: Sequence[str]) -> list[str]:
-    """Those overrides of a training that mean something to another kind of config: ``patch_size`` does, ``batch_size`` not."""
+    """Those overrides of a training that another kind of config knows: ``patch_size``, but not ``batch_size``."""
 
     def known(text: str) -> bool:
         try:
@@ -232,7 +241,10 @@ def _known_to(bundle: Path, kind: str, overrides: Sequence[str]) -> list[str]:
 
 def _split_of(weights: Path) -> Path | None:
     """The record of what ``weights`` were trained on: beside published weights, or in the folder of their run."""
-    return next((file for file in (weights.with_name("split.json"), weights.parent.parent / "split.json") if file.is_file()), None)
+    return next(
+        (file for file in (weights.with_name("split.json"), weights.parent.parent / "split.json") if file.is_file()),
+        None,
+    )
 
 
 def _device_type(config: dict[str, Any]) -> str:

@@ -88,7 +88,7 @@ def data_list(
     """A dataset, or a part of it, as the list of items that MONAI's datasets take.
 
     Args:
-        part: ``"train"``, ``"validate"``, ``"all"``, or ``"unseen"``: all but those that ``split_file`` names for training.
+        part: ``"train"``, ``"validate"``, ``"all"``, or ``"unseen"``: all but what ``split_file`` names for training.
         folds, fold, seed: of the split by patient, see `pipeline.data.k_fold`.
         split_file: takes the place of the three; ids of the dataset that it does not name are left out.
         require_label: by default for all parts but ``"all"``.

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, DistributedSampler
 
 
 class Draw(int):
-    """The index of a case, and the ``epoch`` in which it is drawn: a plain index to any dataset that does not ask."""
+    """The index of a case, and the ``epoch`` in which it is drawn; a plain index to a dataset that does not ask."""
 
     epoch: int
 
@@ -27,9 +27,9 @@ class Draw(int):
 class EpochSampler(DistributedSampler):
     """Draws every case once per epoch, in an order that depends on the seed and the epoch alone.
 
-    :class:`pipeline.data.CaseDataset` seeds the random transforms of a case from the epoch that comes with its index. So a
-    sample does not depend on what was drawn before it: a run gives the same samples with any number of workers, and
-    goes on in the middle of an epoch as if it had never stopped. As a subclass of torch's ``DistributedSampler`` it
+    :class:`pipeline.data.CaseDataset` seeds the random transforms of a case from the epoch that comes with its index.
+    So a sample does not depend on what was drawn before it: a run gives the same samples with any number of workers,
+    and goes on in the middle of an epoch as if it had never stopped. As a subclass of torch's ``DistributedSampler`` it
     splits the cases over the ranks of a distributed run, and MONAI's engines tell it the epoch.
 
     Args:

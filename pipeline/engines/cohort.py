@@ -188,8 +188,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _repairs(item: Item) -> tuple[str, ...]:
-    repairs = getattr(item.get("image"), "meta", {}).get("repairs", ())
-    return tuple(repairs.split("; ")) if isinstance(repairs, str) and repairs else tuple(repairs)
+    return tuple(getattr(item.get("image"), "meta", {}).get("repairs", "").splitlines())
 
 
 def _below(path: Path, folder: Path) -> str:

@@ -16,7 +16,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
 def device(name: str = "auto") -> torch.device:
-    """The device of that name; ``auto`` takes this process's GPU where there is one (``LOCAL_RANK`` under torchrun), else the CPU.
+    """The device of that name; ``auto`` takes this process's GPU (``LOCAL_RANK`` under torchrun), or else the CPU.
 
     Apple's ``mps`` is taken only when it is asked for by name: 3D convolutions are not complete there.
     """

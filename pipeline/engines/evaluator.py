@@ -15,12 +15,19 @@ class Evaluator(SupervisedEvaluator):
     """Runs whole volumes through an inferer; post-processing and measures see one case at a time.
 
     Args:
-        precision: a name (see :mod:`pipeline.engines.precision`). ``auto`` is float32, except during training, where the
-            validation handler hands over what the trainer's probe chose.
+        precision: a name (see :mod:`pipeline.engines.precision`). ``auto`` is float32, except during training, where
+            the validation handler hands over what the trainer's probe chose.
         kwargs: of MONAI's ``SupervisedEvaluator``, by its names.
     """
 
-    def __init__(self, device: torch.device, val_data_loader: Any, network: torch.nn.Module, precision: str = "auto", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        val_data_loader: Any,
+        network: torch.nn.Module,
+        precision: str = "auto",
+        **kwargs: Any,
+    ) -> None:
         self.precision = Precision() if precision == "auto" else Precision.parse(precision)
         self.follows_trainer = precision == "auto"
         super().__init__(device=device, val_data_loader=val_data_loader, network=network, **kwargs)

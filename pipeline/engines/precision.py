@@ -1,7 +1,8 @@
 """Which arithmetic a training step runs in: chosen by timing the real step on this machine.
 
-bf16 halves or thirds a step on a CPU with AMX or AVX512-BF16, but doubles it where it is emulated, and its gain shrinks
-for small networks; channels-last storage helps most networks and slows some. So nothing is inferred from the name of the
+bf16 halves or thirds a step on a CPU with AMX or AVX512-BF16, but doubles it where it is emulated, and its gain
+shrinks for small networks; channels-last storage helps most networks and slows some. So nothing is inferred from the
+name of the
 hardware: each candidate runs the real step on a real batch.
 """
 
@@ -46,7 +47,8 @@ class Precision:
         dtype, _, storage = name.partition("+")
         if dtype not in _DTYPES or storage not in ("", _CHANNELS_LAST):
             raise ConfigError(
-                f"precision {name!r}", expected=f"auto, or one of {', '.join(_DTYPES)}, each with or without '+channels_last'"
+                f"precision {name!r}",
+                expected=f"auto, or one of {', '.join(_DTYPES)}, each with or without '+channels_last'",
             )
         return cls(_DTYPES[dtype], bool(storage))
 
@@ -104,7 +106,9 @@ def fastest(step: Callable[[Precision], None], device: torch.device, repeats: in
 
     safest_first = candidates(device)
     seconds: dict[str, float] = {}
-    for candidate in reversed(safest_first):  # the likely fastest first, so that the slow ones are seen to be slow at once
+    for candidate in reversed(
+        safest_first
+    ):  # the likely fastest first, so that the slow ones are seen to be slow at once
         taken = timed(candidate)
         if taken < 2 * min(seconds.values(), default=math.inf):
             taken = min(taken, *(timed(candidate) for _ in range(repeats)))

@@ -156,8 +156,8 @@ class Trainer(SupervisedTrainer):
         engine.fire_event(IterationEvents.LOSS_COMPLETED)
         if not torch.isfinite(loss):
             raise DataError(
-                f"a loss of {loss.item()} at iteration {state.iteration} (learning rate {self.optimizer.param_groups[0]['lr']:.3g}, "
-                f"precision {state.precision.name})",
+                f"a loss of {loss.item()} at iteration {state.iteration} (precision {state.precision.name}, "
+                f"learning rate {self.optimizer.param_groups[0]['lr']:.3g})",
                 expected="a finite loss",
                 fix="resume from the last checkpoint with a smaller learning_rate, or with precision=float32",
             )

@@ -13,7 +13,8 @@ def with_weights(network: torch.nn.Module, path: str, device: torch.device) -> t
     """``network`` with the state dict at ``path``, on ``device``, in eval mode.
 
     Raises:
-        BundleError: no such file, not a state dict, or one of another network (its missing and foreign names are given).
+        BundleError: no such file, not a state dict, or one of another network (its missing and foreign names are
+        given).
     """
     if not Path(path).is_file():
         raise BundleError(
@@ -25,7 +26,9 @@ def with_weights(network: torch.nn.Module, path: str, device: torch.device) -> t
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types here, from EOFError to UnpicklingError
-        raise BundleError(f"a file that torch cannot load safely ({error})", file=path, expected="a state dict") from error
+        raise BundleError(
+            f"a file that torch cannot load safely ({error})", file=path, expected="a state dict"
+        ) from error
     if isinstance(state, dict) and isinstance(state.get("model"), dict):  # MONAI's CheckpointSaver nests it so
         state = state["model"]
     own = network.state_dict()
@@ -33,8 +36,8 @@ def with_weights(network: torch.nn.Module, path: str, device: torch.device) -> t
     shapes = [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
     if missing or foreign or shapes:
         raise BundleError(
-            f"weights of another network: {len(missing)} tensors missing {missing[:3]}, {len(foreign)} unknown {foreign[:3]}, "
-            f"{len(shapes)} of another shape {sorted(shapes)[:3]}",
+            f"weights of another network: {len(missing)} tensors missing {missing[:3]}, {len(foreign)} unknown "
+            f"{foreign[:3]}, {len(shapes)} of another shape {sorted(shapes)[:3]}",
             file=path,
             expected=f"the {len(own)} tensors of {type(network).__name__} as this bundle configures it",
             fix="use the weights of this bundle, or the network_def that the weights were trained with",

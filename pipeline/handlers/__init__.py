@@ -1,7 +1,8 @@
 """Handlers: one concern each, attached to an engine from a config.
 
 To add one: a file of at most 80 lines with a class whose ``attach(engine)`` registers it, its name below, a test in
-``tests/handlers`` that runs a real engine. What belongs to the first process of a distributed run alone says so in ``attach``.
+``tests/handlers`` that runs a real engine. What belongs to the first process of a distributed run alone says so in
+``attach``.
 """
 
 from pipeline.handlers.case_measures import CaseMeasures

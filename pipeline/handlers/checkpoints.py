@@ -113,7 +113,8 @@ class Resumable:
         if engine.state.iteration % length == 0:
             torch.set_rng_state(state["torch_random"])
         else:
-            # In the middle of an epoch the loader that is about to start has drawn already, in the run that was stopped.
+            # In the middle of an epoch the loader that is about to start has drawn already, in the run that was
+            # stopped.
             handle: RemovableEventHandle
 
             def restore(_: Engine) -> None:

@@ -25,11 +25,19 @@ class EpochProgress:
 
     def _open(self, engine: Engine) -> None:
         done = (engine.state.iteration) % engine.state.epoch_length
-        self.bar = tqdm(total=engine.state.epoch_length, initial=done, desc=f"epoch {engine.state.epoch}", file=sys.stderr, unit="it")
+        self.bar = tqdm(
+            total=engine.state.epoch_length,
+            initial=done,
+            desc=f"epoch {engine.state.epoch}",
+            file=sys.stderr,
+            unit="it",
+        )
 
     def _move(self, engine: Engine) -> None:
         assert self.bar is not None
-        self.bar.set_postfix_str(f"loss {float(engine.state.output['loss']):.3f}, {engine.state.progress:.0%} of the run", refresh=False)
+        self.bar.set_postfix_str(
+            f"loss {float(engine.state.output['loss']):.3f}, {engine.state.progress:.0%} of the run", refresh=False
+        )
         self.bar.update(1)
 
     def _close(self, engine: Engine) -> None:
@@ -59,5 +67,6 @@ class ValidationLine:
         line = f"{when}: Dice {metrics['dice']:.3f} ({classes}), IoU {metrics['iou']:.3f}"
         if "hausdorff_95_mm" in metrics:
             line += f", Hausdorff 95 {metrics['hausdorff_95_mm']:.1f} mm"
-        line += f", {int(metrics['cases'])} cases, {int(metrics['missed'])} missed, {int(metrics['false_alarms'])} false alarms"
+        counts = (f"{int(metrics[name])} {name.replace('_', ' ')}" for name in ("cases", "missed", "false_alarms"))
+        line += f", {', '.join(counts)}"
         tqdm.write(line, file=sys.stderr)

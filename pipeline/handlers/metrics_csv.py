@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 
 import ignite.distributed as idist
@@ -10,10 +11,13 @@ from ignite.engine import Engine, Events
 
 
 class MetricsCsv:
-    """Appends the evaluator's measures to a CSV file; rows stay when a run is interrupted or resumed.
+    """Adds the evaluator's measures to a CSV file; rows stay when a run is interrupted or resumed.
+
+    A measure that appears later than the first row (the distance of a class that was missed until then) gets a column
+    of its own, empty in the rows above.
 
     Args:
-        path: of the file; its folder is made. Columns are those of the first row.
+        path: of the file; its folder is made.
     """
 
     def __init__(self, path: str) -> None:
@@ -26,18 +30,21 @@ class MetricsCsv:
     def __call__(self, engine: Engine) -> None:
         state = engine.state
         row = {
-            "iteration": getattr(state, "trainer_iteration", ""),
-            "epoch": state.epoch,
+            "iteration": str(getattr(state, "trainer_iteration", "")),
+            "epoch": str(state.epoch),
             "elapsed_s": f"{getattr(state, 'trainer_elapsed_s', None) or 0.0:.1f}",
         }
         row |= {name: f"{value:.6g}" for name, value in state.metrics.items() if isinstance(value, (int, float))}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        columns = list(row)
+        rows: list[dict[str, str]] = []
         if self.path.exists():
             with self.path.open(newline="", encoding="utf-8") as file:
-                columns = next(csv.reader(file))
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
-            if file.tell() == 0:
-                writer.writeheader()
-            writer.writerow(row)
+                rows = list(csv.DictReader(file))
+        rows.append(row)
+        columns = dict.fromkeys(name for line in rows for name in line)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(columns), restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(temporary, self.path)

@@ -96,7 +96,9 @@ class RecordRun:
             "iterations": state.iteration,
             "device": str(state.device),
             "processes": idist.get_world_size(),
-            "precision": None if precision is None else {"chosen": precision.name, "seconds_per_step": precision.seconds},
+            "precision": None
+            if precision is None
+            else {"chosen": precision.name, "seconds_per_step": precision.seconds},
             "cases": {part: len(dataset.data) for part, dataset in self.datasets.items()},
             "refused": [
                 {"part": part, "case": refusal.case_id, "reason": refusal.reason}

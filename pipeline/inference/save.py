@@ -28,8 +28,9 @@ class SaveImageOnGridd(MapTransform):
         output_dir: created where it is missing.
         output_postfix: added to the file names; needed to tell several keys apart.
         image_key: entry with the image, whose meta data know the case's own grid.
-        probabilities_key: entry with probabilities (K, H, W, D), written beside the labels as (H, W, D, K), float32, in
-            ``<case_id>_probabilities.nii.gz``.
+        probabilities_key: entry with probabilities (K, H, W, D), of which each class that ``classes`` names is written
+            beside the labels, float32, as ``<case_id>_probability_<class>.nii.gz``: a volume each, as viewers take it.
+        classes: id -> name, needed for probabilities alone.
         allow_missing_keys: pass items on that lack a key.
 
     Raises:
@@ -44,6 +45,7 @@ class SaveImageOnGridd(MapTransform):
         output_postfix: str = "",
         image_key: str = "image",
         probabilities_key: str | None = None,
+        classes: Mapping[int, str] | Mapping[str, str] | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
@@ -51,6 +53,9 @@ class SaveImageOnGridd(MapTransform):
         self.output_postfix = output_postfix
         self.image_key = image_key
         self.probabilities_key = probabilities_key
+        self.classes = {int(label): name.replace(" ", "_") for label, name in (classes or {}).items()}
+        if probabilities_key is not None and not self.classes:
+            raise ConfigError("probabilities to write, but no classes", expected="the name of each class")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
@@ -66,9 +71,9 @@ class SaveImageOnGridd(MapTransform):
         if self.probabilities_key is not None:
             probabilities = item[self.probabilities_key]
             _require_on_grid(probabilities, grid, stem.name)
-            path = stem.with_name(f"{stem.name}_probabilities.nii.gz")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_volume(path, np.moveaxis(probabilities.cpu().numpy(), 0, -1), grid)
+            for label, name in self.classes.items():
+                path = stem.with_name(f"{stem.name}_probability_{name}.nii.gz")
+                write_volume(path, probabilities[label].cpu().numpy(), grid)
         return item
 
 

@@ -19,12 +19,12 @@ CPU = torch.device("cpu")
 
 def make_trainer(folder, epochs=3, resume=False, precision="float32", workers=0, loss=None, decay=0.5, dropout=0.2):
     set_determinism(0)
-    network = torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3, padding=1), torch.nn.Dropout(dropout), torch.nn.Conv3d(4, 2, 1))
+    network = torch.nn.Sequential(
+        torch.nn.Conv3d(1, 4, 3, padding=1), torch.nn.Dropout(dropout), torch.nn.Conv3d(4, 2, 1)
+    )
     average = averaged_copy(network, decay)
     generator = torch.Generator().manual_seed(1)
-    items = [
-        {"case_id": f"c{i}", "image": torch.rand(1, 6, 6, 4, generator=generator)} for i in range(5)
-    ]
+    items = [{"case_id": f"c{i}", "image": torch.rand(1, 6, 6, 4, generator=generator)} for i in range(5)]
     for item in items:
         item["label"] = (item["image"] > 0.5).float()
     dataset = CaseDataset(items, [RandGaussianNoised("image", prob=1.0)], seed=7, progress=False)
@@ -47,7 +47,9 @@ def make_trainer(folder, epochs=3, resume=False, precision="float32", workers=0,
         ],
     )
     trainer.losses = []
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: engine.losses.append(float(engine.state.output["loss"])))
+    trainer.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda engine: engine.losses.append(float(engine.state.output["loss"]))
+    )
     return trainer, average
 
 
@@ -108,9 +110,9 @@ def test_monais_iteration_events_are_fired_in_order(tmp_path):
 
 
 def test_the_probe_leaves_nothing_behind(tmp_path):
-    plain, plain_average = make_trainer(tmp_path / "a", precision="float32")
+    plain, _ = make_trainer(tmp_path / "a", precision="float32")
     plain.run()
-    probed, probed_average = make_trainer(tmp_path / "b", precision="auto")
+    probed, _ = make_trainer(tmp_path / "b", precision="auto")
     probed.requested_precision = "auto"
     probed.run()
     assert len(probed.state.precision.seconds) == 4
