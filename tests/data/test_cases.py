@@ -123,6 +123,7 @@ def test_data_list_parts_and_split_file(tmp_path):
     assert sorted(i["case_id"] for i in parts["train"] + parts["validate"]) == ids
     assert parts["all"][0] == {
         "case_id": "p0",
+        "relative": "p0",
         "image": {"mri": str(tmp_path / "p0/p0_mri.nii.gz")},
         "label": str(tmp_path / "p0/p0_label.nii.gz"),
     }
@@ -131,11 +132,18 @@ def test_data_list_parts_and_split_file(tmp_path):
     assert [i["case_id"] for i in data_list(tmp_path, ["mri"], "train", split_file=split)] == ["p1", "p3"]
     assert [i["case_id"] for i in data_list(tmp_path, ["mri"], "validate", split_file=split)] == ["p4"]
     assert read_split(split).train == ("p1", "p3")
+    unseen = [i["case_id"] for i in data_list(tmp_path, ["mri"], "unseen", split_file=split)]
+    assert unseen == [name for name in ids if name not in ("p1", "p3")]
     split.write_text(json.dumps({"train": ["p3", "q1"], "validate": ["q4"]}))
     with pytest.raises(DataError, match="lacks: q1, q4"):
         data_list(tmp_path, ["mri"], "train", split_file=split)
     with pytest.raises(ConfigError, match="part='test'"):
         data_list(tmp_path, ["mri"], "test")
+    with pytest.raises(ConfigError, match="split_file"):
+        data_list(tmp_path, ["mri"], "unseen")
+    split.write_text(json.dumps({"train": ids, "validate": []}))
+    with pytest.raises(DataError, match="only cases"):
+        data_list(tmp_path, ["mri"], "unseen", split_file=split)
 
 
 def test_labels_are_needed_for_training_not_for_prediction(tmp_path):

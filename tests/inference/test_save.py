@@ -19,17 +19,24 @@ def restored_item(**entries):
 
 def test_what_is_written_is_read_back_on_the_cases_own_grid(tmp_path):
     item = restored_item(case_id="sub-01 é", relative="site/a")
-    saved = SaveImageOnGridd(output_dir=tmp_path, probabilities_key="probabilities")(item)
+    names = {"0": "background", "1": "grey matter", "2": "white matter"}
+    saved = SaveImageOnGridd(output_dir=tmp_path, probabilities_key="probabilities", classes=names)(item)
     path = tmp_path / "site" / "a" / "sub-01 é.nii.gz"
     assert saved["pred_path"] == str(path)
     labels = nibabel.load(path)
     np.testing.assert_array_equal(np.asarray(labels.dataobj), item["pred"][0].numpy())
     np.testing.assert_allclose(labels.affine, AFFINE, atol=1e-6)
     assert labels.get_data_dtype() == np.uint8
-    probabilities = nibabel.load(tmp_path / "site" / "a" / "sub-01 é_probabilities.nii.gz")
-    assert probabilities.shape == (4, 5, 2, 3)
-    assert probabilities.get_data_dtype() == np.float32
-    np.testing.assert_allclose(probabilities.get_fdata().argmax(-1), item["pred"][0].numpy())
+    files = [f"sub-01 é_probability_{name.replace(' ', '_')}.nii.gz" for name in names.values()]
+    probabilities = [nibabel.load(path.with_name(file)) for file in files]
+    assert all(volume.get_data_dtype() == np.float32 for volume in probabilities)
+    most_probable = np.argmax([volume.get_fdata() for volume in probabilities], axis=0)
+    np.testing.assert_array_equal(most_probable, item["pred"][0].numpy())
+
+
+def test_probabilities_need_the_names_of_their_classes(tmp_path):
+    with pytest.raises(ConfigError, match="no classes"):
+        SaveImageOnGridd(output_dir=tmp_path, probabilities_key="probabilities")
 
 
 @pytest.mark.parametrize(

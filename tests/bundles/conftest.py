@@ -1,0 +1,56 @@
+"""A small phantom dataset and one short training on it, shared by the tests of this folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.data.phantom_dataset import write_dataset
+
+# Small enough for a test, and still the bundle's own chain, network and engines.
+SMALL = (
+    "spacing_mm=[3.0,3.0,-1.0]",
+    "patch_size=[32,32,8]",
+    "overlap=0.0",
+    "network_def#channels=[4,8,8,8]",
+    "precision=float32",
+)
+BUNDLE = "stroke_perfusion_segmentation"
+
+
+def command(*arguments: str | Path, status: int = 0, **environment: str) -> subprocess.CompletedProcess:
+    """Runs a Python module as a user would; its output is shown where the exit status is not the expected one."""
+    result = subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        check=False,
+    )
+    assert result.returncode == status, f"exit {result.returncode}\n{result.stdout[-4000:]}\n{result.stderr[-8000:]}"
+    return result
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "phantoms"
+    write_dataset(folder, 6, seed=3, workers=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run(phantoms, tmp_path_factory) -> Path:
+    """A training of two epochs by our own command."""
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    command("pipeline", "train", BUNDLE, "--data", phantoms, "--out", folder, "max_epochs=2", *SMALL)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def split(run) -> dict[str, list[str]]:
+    return json.loads((run / "split.json").read_text(encoding="utf-8"))

@@ -1,0 +1,204 @@
+"""Bundles as people run them: our commands and plain MONAI's, on real files, with everything they leave read back."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import pipeline.bundle
+from pipeline.bundle import find_bundle, shipped_bundles
+from pipeline.io import read_grid, read_volume
+from tests.bundles.conftest import BUNDLE, SMALL, command
+
+pytestmark = pytest.mark.slow
+
+
+def events(run: Path) -> EventAccumulator:
+    accumulator = EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0, "scalars": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def losses(run: Path) -> list[float]:
+    return [event.value for event in events(run).Scalars("train/loss")]
+
+
+def test_a_run_leaves_all_that_is_needed_to_know_it_later(run, split):
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    assert (record["status"], record["seed"], record["epochs"]) == ("completed", 0, 2)
+    assert record["versions"]["torch"] == torch.__version__
+    assert record["precision"]["chosen"] == "float32"
+    assert len(split["train"]) + len(split["validate"]) == 6
+    assert not set(split["train"]) & set(split["validate"])
+    config = json.loads((run / "configs" / "train.json").read_text(encoding="utf-8"))
+    assert config["patch_size"] == [32, 32, 8]
+    with (run / "metrics.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert 0 <= float(rows[-1]["dice"]) <= 1
+    with (run / "cases.csv").open(encoding="utf-8") as file:
+        assert [row["case_id"] for row in csv.DictReader(file)] == split["validate"]
+
+
+def test_tensorboard_has_the_curves_and_the_pictures(run, split):
+    accumulator = events(run)
+    wanted = {"train/loss", "train/loss_dice", "train/loss_cross_entropy", "train/learning_rate"}
+    wanted |= {"train/seconds_per_iteration", "train/data_wait_share", "train/gradient_norm"}
+    wanted |= {"validate/dice", "validate/dice_lesion", "validate/iou", "validate/missed", "validate/cases"}
+    assert wanted <= set(accumulator.Tags()["scalars"])
+    iterations = [event.step for event in accumulator.Scalars("train/loss")]
+    assert iterations == list(range(1, len(iterations) + 1))
+    assert [event.step for event in accumulator.Scalars("validate/dice")] == [iterations[-1] // 2, iterations[-1]]
+    assert {f"validate/{case}" for case in split["validate"]} <= set(accumulator.Tags()["images"])
+    rates = [event.value for event in accumulator.Scalars("train/learning_rate")]
+    assert max(rates) > 2 * rates[-1]
+
+
+def test_the_same_seed_gives_the_same_run_and_plain_monai_gives_it_too(run, phantoms, tmp_path):
+    config = run / "configs" / "train.json"
+    again = tmp_path / "again"
+    arguments = ("monai.bundle", "run", "--config_file", config, "--output_dir", again, "--dataset_dir", phantoms)
+    command(*arguments, "--bundle_root", run)
+    assert losses(again) == losses(run)
+    first, second = (torch.load(folder / "models" / "model_last.pt", weights_only=True) for folder in (run, again))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_generated_config_of_a_bundle_runs_under_plain_monai(phantoms, tmp_path):
+    bundle = find_bundle(BUNDLE)
+    small = ("--spacing_mm", "[3.0,3.0,-1.0]", "--patch_size", "[32,32,8]", "--overlap", "0.0")
+    small += ("--network_def#channels", "[4,8,8,8]", "--precision", "float32")
+    arguments = ("monai.bundle", "run", "--config_file", bundle / "configs" / "train.json", "--bundle_root", bundle)
+    command(*arguments, "--dataset_dir", phantoms, "--output_dir", tmp_path, "--max_epochs", "1", *small)
+    (folder,) = tmp_path.iterdir()  # named after the moment: no run writes over another
+    assert json.loads((folder / "run.json").read_text(encoding="utf-8"))["epochs"] == 1
+    shutil.copytree(bundle / "configs", tmp_path / "bundle" / "configs")
+    shutil.copytree(folder / "models", tmp_path / "bundle" / "models")
+    for kind, inside in (("evaluate", "cases.csv"), ("inference", "sub-001/sub-001.nii.gz")):
+        out = tmp_path / kind
+        arguments = ("monai.bundle", "run", "--config_file", tmp_path / "bundle" / "configs" / f"{kind}.json")
+        own = ("--bundle_root", tmp_path / "bundle", "--dataset_dir", phantoms, "--output_dir", out)
+        command(*arguments, *own, *small)
+        assert list(out.rglob(inside)), kind
+
+
+def test_a_resumed_run_ends_where_the_uninterrupted_ends(run, phantoms, tmp_path):
+    part = tmp_path / "part"
+    # The schedule of the whole run, stopped after its first epoch as by Ctrl-C.
+    script = """
+import sys
+from ignite.engine import Events
+from pipeline.bundle import run
+from pipeline.engines import Trainer
+made = Trainer.__init__
+def stopping(self, *args, **kwargs):
+    made(self, *args, **kwargs)
+    @self.on(Events.EPOCH_COMPLETED(once=1))
+    def stop(engine):
+        raise KeyboardInterrupt
+Trainer.__init__ = stopping
+try:
+    run.train(sys.argv[1], sys.argv[2], out=sys.argv[3], overrides=sys.argv[4:])
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    (tmp_path / "stopping.py").write_text(script, encoding="utf-8")
+    stopped = subprocess.run(
+        [sys.executable, tmp_path / "stopping.py", BUNDLE, phantoms, part, "max_epochs=2", *SMALL],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    )
+    assert "interrupted" in stopped.stdout, stopped.stderr[-4000:]
+    assert json.loads((part / "run.json").read_text(encoding="utf-8"))["status"] == "interrupted"
+    command("pipeline", "train", BUNDLE, "--data", phantoms, "--resume", part)
+    whole, resumed = (torch.load(folder / "models" / "model_last.pt", weights_only=True) for folder in (run, part))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert json.loads((part / "run.json").read_text(encoding="utf-8"))["epochs"] == 2
+
+
+def test_a_budget_ends_the_run_on_time_with_its_last_weights_measured(phantoms, tmp_path):
+    out = tmp_path / "budget"
+    command("pipeline", "train", BUNDLE, "--data", phantoms, "--out", out, "--budget", "25s", *SMALL)
+    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    assert record["status"] == "completed"
+    with (out / "metrics.csv").open(encoding="utf-8") as file:
+        last = list(csv.DictReader(file))[-1]
+    assert int(last["iteration"]) == record["iterations"]
+    assert events(out).Scalars("train/learning_rate")[-1].value < 0.0015  # well below the peak of 0.003
+
+
+def test_an_evaluation_counts_unseen_cases_only(run, split, phantoms, tmp_path):
+    command("pipeline", "evaluate", run, "--data", phantoms, "--out", tmp_path / "unseen")
+    with (tmp_path / "unseen" / "cases.csv").open(encoding="utf-8") as file:
+        assert [row["case_id"] for row in csv.DictReader(file)] == split["validate"]
+    command("pipeline", "evaluate", run, "--data", phantoms, "--out", tmp_path / "all", "part=all")
+    with (tmp_path / "all" / "cases.csv").open(encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 6
+
+
+def test_a_prediction_lies_on_its_cases_own_grid_and_a_broken_case_stops_nothing(run, phantoms, tmp_path):
+    scans = tmp_path / "scans"
+    shutil.copytree(phantoms, scans)
+    for folder in sorted(scans.iterdir())[3:]:
+        shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
+    broken = scans / "sub-002" / "sub-002_cbv.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:2000])
+    result = command("pipeline", "predict", run, scans, tmp_path / "out", "--probabilities", status=3)
+    assert "sub-002" in result.stdout
+    assert "2 done" in result.stdout
+    for case in ("sub-001", "sub-003"):
+        written = tmp_path / "out" / case / f"{case}.nii.gz"
+        own = read_grid(scans / case / f"{case}_cbf.nii.gz")
+        assert read_grid(written).same_grid(own)
+        labels = np.asarray(nibabel.load(written).dataobj)
+        assert labels.dtype == np.uint8
+        probability = read_volume(written.with_name(f"{case}_probability_lesion.nii.gz")).array
+        np.testing.assert_array_equal(probability > 0.5, labels == 1)
+    assert not (tmp_path / "out" / "sub-002").exists()
+    with (tmp_path / "out" / "predictions.csv").open(encoding="utf-8") as file:
+        status = {row["case"]: row["status"] for row in csv.DictReader(file)}
+    assert status == {"sub-001": "done", "sub-002": "refused", "sub-003": "done"}
+
+
+def test_two_processes_train_as_one(phantoms, tmp_path, run):
+    config = find_bundle(BUNDLE) / "configs" / "multi_gpu_train.json"
+    small = ("--spacing_mm", "[3.0,3.0,-1.0]", "--patch_size", "[32,32,8]", "--overlap", "0.0")
+    small += ("--network_def#channels", "[4,8,8,8]", "--precision", "float32")
+    arguments = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle", "run")
+    arguments += ("--config_file", config, "--dataset_dir", phantoms, "--output_dir", tmp_path, "--max_epochs", "1")
+    command(*arguments, *small)
+    (folder,) = tmp_path.iterdir()  # both processes in one folder, written by the first alone
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    assert (record["processes"], record["status"]) == (2, "completed")
+    with (folder / "cases.csv").open(encoding="utf-8") as file:
+        cases = [row["case_id"] for row in csv.DictReader(file)]
+    assert cases == sorted(set(cases))
+    assert len(losses(folder)) == record["iterations"]
+
+
+@pytest.mark.parametrize("bundle", sorted(shipped_bundles().iterdir()), ids=lambda bundle: bundle.name)
+def test_monais_own_checks_pass(bundle):
+    schema = Path(pipeline.bundle.__file__).parent / "schema" / "meta_schema_20240725.json"
+    metadata = bundle / "configs" / "metadata.json"
+    command("monai.bundle", "verify_metadata", "--meta_file", metadata, "--filepath", schema)
+    config = ("--config_file", bundle / "configs" / "inference.json", "--meta_file", metadata, "--bundle_root", bundle)
+    command("monai.bundle", "verify_net_in_out", "network_def", *config)
+
+
+def test_an_unknown_key_is_refused_with_the_nearest(phantoms, tmp_path):
+    arguments = ("pipeline", "train", BUNDLE, "--data", phantoms, "--out", tmp_path / "x", "max_epoch=7")
+    assert "max_epochs" in command(*arguments, status=2).stderr
+    assert not (tmp_path / "x").exists()
