@@ -21,7 +21,7 @@ GREY_CBV, WHITE_CBV, FLUID_CBV = 4.0, 2.0, 0.25  # ml/100g, that is percent
 CORE_FLOW_RATIO = 0.30
 PENUMBRA_TRANSIT_RATIO = 1.45
 
-# name -> (arteries without flow, how often): most strokes that are scanned for perfusion are of the middle cerebral artery
+# name -> (arteries without flow, how often): most strokes that are scanned are of the middle cerebral artery
 OCCLUSIONS: dict[str, tuple[tuple[str, ...], float]] = {
     "MCA": (("MCA superior", "MCA inferior", "MCA deep"), 0.42),
     "MCA superior": (("MCA superior",), 0.26),
