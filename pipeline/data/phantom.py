@@ -165,7 +165,7 @@ def _perfuse(
             old = old.spare(np.clip((stroke.core_distance - 2) / 4, 0, 1))
         perfusion = perfusion.replaced(old.cyst, rng.uniform(1.5, 6), rng.uniform(0.2, 0.7))
         # scarred tissue has flow and volume as a core has them; what it lacks is a penumbra around it
-        flow, volume = rng.uniform(0.18, 0.34), rng.uniform(0.28, 0.42)
+        flow, volume = rng.uniform(0.16, 0.32), rng.uniform(0.28, 0.45)
         perfusion = perfusion.scaled(1 - (1 - flow) * old.wall, 1 - (1 - volume) * old.wall)
         perfusion = perfusion.scaled(1 - 0.35 * old.rim, 1 - 0.3 * old.rim)
         facts["old_infarcts_ml"].append(round(float((old.cyst + old.wall).sum()) * brain.frame.fine_voxel_ml, 2))
