@@ -21,14 +21,14 @@ GREY_CBV, WHITE_CBV, FLUID_CBV = 4.0, 2.0, 0.25  # ml/100g, that is percent
 CORE_FLOW_RATIO = 0.30
 PENUMBRA_TRANSIT_RATIO = 1.45
 
-# name -> (arteries without flow, how often)
+# name -> (arteries without flow, how often): most strokes that are scanned are of the middle cerebral artery
 OCCLUSIONS: dict[str, tuple[tuple[str, ...], float]] = {
-    "MCA": (("MCA superior", "MCA inferior", "MCA deep"), 0.34),
-    "MCA superior": (("MCA superior",), 0.22),
-    "MCA inferior": (("MCA inferior",), 0.20),
-    "MCA deep": (("MCA deep",), 0.06),
-    "ACA": (("ACA",), 0.08),
-    "PCA": (("PCA",), 0.10),
+    "MCA": (("MCA superior", "MCA inferior", "MCA deep"), 0.42),
+    "MCA superior": (("MCA superior",), 0.26),
+    "MCA inferior": (("MCA inferior",), 0.22),
+    "MCA deep": (("MCA deep",), 0.02),
+    "ACA": (("ACA",), 0.04),
+    "PCA": (("PCA",), 0.04),
 }
 
 
@@ -160,7 +160,7 @@ def old_infarct(brain: Brain, fields: RandomFields, rng: np.random.Generator, si
     order = distance + 4 * fields.draw(10)
     size = int(np.exp(rng.normal(np.log(17), 0.65)) / brain.frame.fine_voxel_ml)
     ranked = np.sort(order.flat[candidates])
-    edge, cyst_edge = (ranked[min(int(n), ranked.size - 1)] for n in (size, size * rng.uniform(0.25, 0.6)))
+    edge, cyst_edge = (ranked[min(int(n), ranked.size // 2)] for n in (size, size * rng.uniform(0.25, 0.6)))
     within = expit(depth / 1.2)
     cyst = expit((cyst_edge - order) / 0.9) * within
     scar = expit((edge - order) / 0.9) * within

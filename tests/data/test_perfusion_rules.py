@@ -134,11 +134,11 @@ def test_reflection_at_the_middle_is_a_flip():
 
 @pytest.fixture(scope="module")
 def phantom_cases():
-    return [make_case(seed) for seed in range(200, 203)]
+    return [make_case(seed) for seed in (200, 201)]
 
 
 def test_tuning_finds_at_least_what_the_textbook_thresholds_reach(phantom_cases):
-    train, unseen = phantom_cases[:2], phantom_cases[2:]
+    train, unseen = phantom_cases[:1], phantom_cases[1:]
     tuned = tune_rules(train)
     for family, rule in tuned.items():
         textbook = np.mean([dice(apply_rule(RuleFeatures(c), RuleSettings(family)), c.label == 1) for c in train])
