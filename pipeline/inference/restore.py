@@ -15,6 +15,7 @@ from monai.utils import ensure_tuple_rep
 
 from pipeline.errors import ConfigError, GeometryError
 from pipeline.geometry import Grid
+from pipeline.inference.components import remove_small_components
 
 TOLERANCE_VOXELS = 1e-3  # rounding in headers; interpolation over less than this is no interpolation
 
@@ -191,6 +192,7 @@ class Restored(MapTransform):
         image_key: entry with the image (C, h, w, d) that the network saw.
         probabilities_key: also store the probabilities (K, H, W, D) under this name; one per key.
         softmax: whether the scores are logits; False where they are probabilities already.
+        minimum_component_ml: connected components of a class below this volume become background, 0 keeps all.
         allow_missing_keys: pass items on that lack a key.
 
     Raises:
@@ -204,9 +206,11 @@ class Restored(MapTransform):
         image_key: str = "image",
         probabilities_key: str | Sequence[str] | None = None,
         softmax: bool = True,
+        minimum_component_ml: float = 0.0,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        self.minimum_component_ml = minimum_component_ml
         self.image_key = image_key
         self.probabilities_keys = ensure_tuple_rep(probabilities_key, len(self.keys))
         self.softmax = softmax
@@ -233,6 +237,9 @@ class Restored(MapTransform):
                 softmax=self.softmax,
                 keep_probabilities=probabilities_key is not None,
             )
+            if self.minimum_component_ml > 0:
+                kept = remove_small_components(labels.cpu().numpy(), self.minimum_component_ml, grid.voxel_volume_ml)
+                labels = torch.from_numpy(kept).to(labels.device)
             results = {key: labels[None]} | ({} if probabilities is None else {probabilities_key: probabilities})
             for name, result in results.items():
                 item[name] = MetaTensor(result, affine=torch.tensor(grid.affine), meta=dict(carried))
