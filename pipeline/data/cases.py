@@ -41,13 +41,20 @@ class Case:
     relative: Path = field(default=Path())
 
 
-def find_cases(dataset_dir: str | PathLike[str], channels: Sequence[str], require_label: bool = True) -> list[Case]:
+def find_cases(
+    dataset_dir: str | PathLike[str],
+    channels: Sequence[str],
+    require_label: bool = True,
+    keep_incomplete: bool = False,
+) -> list[Case]:
     """All cases of a dataset, sorted by id.
 
     Args:
         dataset_dir: a folder in one of the layouts above, or a single file where there is one channel.
         channels: names in the bundle's order; compared without regard to case.
         require_label: whether a case without a label is refused; labels are found either way.
+        keep_incomplete: whether cases that lack a channel are among the result, without it, so that whoever loads them
+            refuses them one by one and the others go on. A dataset without any complete case is refused either way.
 
     Raises:
         DataError: nothing there; channels or labels missing, or one id twice: with every case that it concerns.
@@ -63,7 +70,7 @@ def find_cases(dataset_dir: str | PathLike[str], channels: Sequence[str], requir
         found = decathlon_entries(root, channels, with_test=not require_label)
     else:
         found = _from_folders(root, channels)
-    cases = sorted(_complete(found, channels, root, require_label), key=lambda case: case.case_id)
+    cases = sorted(_complete(found, channels, root, require_label, keep_incomplete), key=lambda case: case.case_id)
     if not cases:
         raise DataError(
             "no case",
@@ -87,6 +94,8 @@ def data_list(
 ) -> list[dict]:
     """A dataset, or a part of it, as the list of items that MONAI's datasets take.
 
+    A case that lacks a channel is among them, and refused by name when it is loaded: the others go on.
+
     Args:
         part: ``"train"``, ``"validate"``, ``"all"``, or ``"unseen"``: all but what ``split_file`` names for training.
         folds, fold, seed: of the split by patient, see `pipeline.data.k_fold`.
@@ -103,7 +112,8 @@ def data_list(
     """
     if part not in ("train", "validate", "all", "unseen"):
         raise ConfigError(f"part={part!r}", expected="train, validate, all or unseen")
-    cases = find_cases(dataset_dir, channels, require_label=part != "all" if require_label is None else require_label)
+    labelled = part != "all" if require_label is None else require_label
+    cases = find_cases(dataset_dir, channels, require_label=labelled, keep_incomplete=True)
     if part == "unseen":
         if split_file is None:
             raise ConfigError("part='unseen' without a split_file", expected="the split.json of the run that trained")
@@ -200,15 +210,17 @@ def _from_folders(root: Path, channels: Sequence[str]) -> list[tuple[str, dict[s
     return [(case_id, files, folder) for case_id, files, folder in cases if any(name in files for name in channels)]
 
 
-def _complete(found, channels: Sequence[str], root: Path, require_label: bool) -> list[Case]:
+def _complete(found, channels: Sequence[str], root: Path, require_label: bool, keep_incomplete: bool) -> list[Case]:
     problems: list[str] = []
+    if keep_incomplete:
+        keep_incomplete = any(all(name in files for name in channels) for _, files, _ in found)
     cases = []
     for case_id, files, relative in found:
         missing = [name for name in channels if name not in files]
         twice = [name for name in channels if len(files.get(name, ())) > 1]
         label_name = next((name for name in LABEL_NAMES if name in files), None)
         labels = files[label_name] if label_name else []
-        if missing:
+        if missing and not keep_incomplete:
             problems.append(f"{case_id}: no {', '.join(missing)}")
         if twice or len(labels) > 1:
             problems.append(

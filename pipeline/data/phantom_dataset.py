@@ -11,12 +11,11 @@ from os import PathLike, cpu_count
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 
 from pipeline.data.phantom import CHANNELS, PHANTOM_VERSION, make_case
 from pipeline.errors import DataError
-from pipeline.geometry import Grid
+from pipeline.io import write_volume
 
 FACTS_FILE = "phantom.json"
 
@@ -127,14 +126,5 @@ def _make_and_write(order: _Order) -> dict[str, Any]:
     case = make_case(order.seed, penumbra=order.penumbra, healthy=order.healthy)
     order.folder.mkdir()
     for name in (*CHANNELS, "label"):
-        _write(order.folder / f"{order.folder.name}_{name}.nii.gz", getattr(case, name), case.grid)
+        write_volume(order.folder / f"{order.folder.name}_{name}.nii.gz", getattr(case, name), case.grid)
     return case.facts
-
-
-def _write(path: Path, array: np.ndarray, grid: Grid) -> None:
-    """One NIfTI file in millimetres, the affine both as sform and as qform."""
-    image = nibabel.Nifti1Image(array, grid.affine)
-    image.set_sform(grid.affine, code="scanner")
-    image.set_qform(grid.affine, code="scanner")
-    image.header.set_xyzt_units("mm", "sec")
-    nibabel.save(image, path)

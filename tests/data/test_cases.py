@@ -158,3 +158,13 @@ def test_labels_are_needed_for_training_not_for_prediction(tmp_path):
 def test_listing_cases_imports_no_torch():
     code = "import sys, pipeline.data; assert not {'torch', 'monai'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_incomplete_case_is_kept_for_its_loader_to_refuse_unless_all_are(tmp_path):
+    touch(tmp_path, "p1/p1_cbf.nii.gz", "p1/p1_mtt.nii.gz", "p2/p2_cbf.nii.gz")
+    items = data_list(tmp_path, ["cbf", "mtt"])
+    assert [(item["case_id"], sorted(item["image"])) for item in items] == [("p1", ["cbf", "mtt"]), ("p2", ["cbf"])]
+    with pytest.raises(DataError, match="p2: no mtt"):
+        find_cases(tmp_path, ["cbf", "mtt"], require_label=False)
+    with pytest.raises(DataError, match="no cbv"):
+        data_list(tmp_path, ["cbf", "mtt", "cbv"])
