@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.bundle.build import KINDS, resolve
 from pipeline.bundle.find import find_bundle
+from pipeline.data import find_cases
 from pipeline.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def train(
         raise ConfigError("both a budget and max_epochs", expected="one of them: a run ends by the clock or by epochs")
     folder = Path(resume) if resume is not None else find_bundle(bundle)
     config = resolve(folder, "train", overrides=overrides)
+    find_cases(data, config["channels"], keep_incomplete=True)  # a wrong path is refused before anything is written
     if resume is not None:
         run_dir = folder
         budget_s = budget_s if budget_s is not None else config["budget_s"]
@@ -92,7 +94,11 @@ def train(
     parser = _parse(config, run_dir / "configs" / "metadata.json")
     _run(parser, "initialize")
     trainer = parser.get_parsed_content("train#trainer")
-    _run(parser, "run")
+    try:
+        _run(parser, "run")
+    except KeyboardInterrupt:
+        again = f"pipeline train {bundle} --data {data} --resume {run_dir}"
+        raise KeyboardInterrupt(f"all is kept in {run_dir}; to go on: {again}") from None
     measures = next(iter(parser.get_parsed_content("validate#key_metric").values()))
     refused = [
         *parser.get_parsed_content("train#dataset").refused,

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from pipeline import __version__
 from pipeline.cli import build, demo, evaluate, phantom, predict, publish, train, verify
+from pipeline.cli.log import show_log
 from pipeline.cli.outcome import FAILED_INPUT, INTERRUPTED, pipeline_error_behind
 
 EXIT_STATUS = (
@@ -65,6 +66,7 @@ def pipeline(
 
     Start with `pipeline demo`; for data of your own see `pipeline train --help`.
     """
+    show_log()
 
 
 for module in (demo, phantom, build, train, evaluate, predict, verify, publish):

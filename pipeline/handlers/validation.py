@@ -7,14 +7,14 @@ import time
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 
-_SHARE = 0.08  # of a run's time that validation may take, its closing one aside
+_SHARE = 0.05  # of a run's time that validation may take, its closing one aside
 
 
 class Validation:
     """Runs a validator every ``interval`` epochs, and once more at the end. Attach it to a trainer.
 
     Under a time budget epochs are no measure: then it runs when training has gone on for long enough that validation
-    stays below 8% of the time (first after a tenth of the budget), and the seconds of the closing validation are
+    stays below 5% of the time (first after a tenth of the budget), and the seconds of the closing validation are
     reserved (``engine.state.reserve_s``), so that the run ends on time with its last weights measured.
 
     Args:

@@ -1,4 +1,4 @@
-"""When validation runs: by epochs, or as often as 8% of a budget allows; always at the end, never twice there."""
+"""When validation runs: by epochs, or as often as 5% of a budget allows; always at the end, never twice there."""
 
 import itertools
 
@@ -59,7 +59,7 @@ def test_validation_stays_below_its_share_of_the_time(validator, monkeypatch):
 
     train(Validation(validator, budget_s=1000.0), epochs=1, length=1000, clock=clock)
     gaps = [b - a for a, b in itertools.pairwise(validator.ran_at[:-1])]
-    assert set(gaps) == {50}  # 4 s are 8% of 50 s
+    assert set(gaps) == {80}  # 4 s are 5% of 80 s
 
 
 def test_the_trainers_precision_is_handed_over(validator):
