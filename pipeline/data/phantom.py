@@ -147,7 +147,7 @@ def _perfuse(
         loss = lesions.leukoaraiosis(brain, fields, rng)
         perfusion = perfusion.scaled(1 - 0.55 * loss, 1 - 0.35 * loss)
         facts["leukoaraiosis"] = True
-    if rng.random() < 0.5:
+    if rng.random() < 0.4:
         side = int(rng.choice((-1, 1)))
         weight = lesions.slow_hemisphere(brain, side)
         perfusion = perfusion.scaled(1 - rng.uniform(0.15, 0.4) * weight, 1 + rng.uniform(0, 0.12) * weight)
@@ -157,15 +157,15 @@ def _perfuse(
         perfusion = perfusion.scaled(
             np.where(brain.fluid > 0.5, 1, stroke.flow_ratio), np.where(brain.fluid > 0.5, 1, stroke.volume_ratio)
         )
-    for _ in range(int(rng.choice((0, 1, 2, 3), p=(0.25, 0.45, 0.22, 0.08)))):
+    for _ in range(int(rng.choice((0, 1, 2, 3), p=(0.35, 0.4, 0.18, 0.07)))):
         old = lesions.old_infarct(brain, fields, rng, side=int(rng.choice((-1, 1))))
         if old is None:
             continue
         if stroke is not None:
             old = old.spare(np.clip((stroke.core_distance - 2) / 4, 0, 1))
         perfusion = perfusion.replaced(old.cyst, rng.uniform(1.5, 6), rng.uniform(0.2, 0.7))
-        # scarred tissue has flow and volume as a core has them; what it lacks is a penumbra around it
-        flow, volume = rng.uniform(0.16, 0.32), rng.uniform(0.28, 0.45)
+        # the gliotic wall has as little flow as a core; it has lost less of its volume, and has no penumbra around it
+        flow, volume = rng.uniform(0.25, 0.45), rng.uniform(0.45, 0.7)
         perfusion = perfusion.scaled(1 - (1 - flow) * old.wall, 1 - (1 - volume) * old.wall)
         perfusion = perfusion.scaled(1 - 0.35 * old.rim, 1 - 0.3 * old.rim)
         facts["old_infarcts_ml"].append(round(float((old.cyst + old.wall).sum()) * brain.frame.fine_voxel_ml, 2))

@@ -160,7 +160,7 @@ def old_infarct(brain: Brain, fields: RandomFields, rng: np.random.Generator, si
     order = distance + 4 * fields.draw(10)
     size = int(np.exp(rng.normal(np.log(17), 0.65)) / brain.frame.fine_voxel_ml)
     ranked = np.sort(order.flat[candidates])
-    edge, cyst_edge = (ranked[min(int(n), ranked.size // 2)] for n in (size, size * rng.uniform(0.25, 0.6)))
+    edge, cyst_edge = (ranked[min(int(n), ranked.size // 2)] for n in (size, size * rng.uniform(0.45, 0.8)))
     within = expit(depth / 1.2)
     cyst = expit((cyst_edge - order) / 0.9) * within
     scar = expit((edge - order) / 0.9) * within
