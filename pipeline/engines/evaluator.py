@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator
 
+from pipeline.engines.errors import raise_again
 from pipeline.engines.precision import Precision
 
 
@@ -20,6 +21,8 @@ class Evaluator(SupervisedEvaluator):
         kwargs: of MONAI's ``SupervisedEvaluator``, by its names.
     """
 
+    raises_again = True
+
     def __init__(
         self,
         device: torch.device,
@@ -31,6 +34,7 @@ class Evaluator(SupervisedEvaluator):
         self.precision = Precision() if precision == "auto" else Precision.parse(precision)
         self.follows_trainer = precision == "auto"
         super().__init__(device=device, val_data_loader=val_data_loader, network=network, **kwargs)
+        self.add_event_handler(Events.EXCEPTION_RAISED, raise_again)
 
     def _iteration(self, engine: Engine, batchdata: dict[str, torch.Tensor]) -> dict:
         # Storage order is the network's matter alone: convolutions follow their weights'.

@@ -12,6 +12,7 @@ from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 
+from pipeline.engines.errors import raise_again
 from pipeline.engines.precision import Precision, fastest
 from pipeline.engines.schedule import Schedule
 from pipeline.errors import DataError
@@ -70,6 +71,8 @@ class Trainer(SupervisedTrainer):
     included) and ``data_wait_share`` (share of the epoch's time so far spent waiting for data, 0 to 1).
     """
 
+    raises_again = True
+
     def __init__(
         self,
         device: torch.device,
@@ -100,12 +103,7 @@ class Trainer(SupervisedTrainer):
         )
         self.state.precision = None
         self._scaler = torch.amp.GradScaler(self.state.device.type, enabled=False)
-        # Ignite swallows an exception as soon as any handler listens to it: the last listener raises it again.
-        self.add_event_handler(Events.EXCEPTION_RAISED, self._raise)
-
-    @staticmethod
-    def _raise(engine: Engine, error: BaseException) -> None:
-        raise error
+        self.add_event_handler(Events.EXCEPTION_RAISED, raise_again)
 
     def restart_clock(self) -> None:
         """Forget the time since the last iteration: it was spent on something else, a validation."""

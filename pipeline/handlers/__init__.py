@@ -7,7 +7,7 @@ To add one: a file of at most 80 lines with a class whose ``attach(engine)`` reg
 
 from pipeline.handlers.case_measures import CaseMeasures
 from pipeline.handlers.checkpoints import BestWeights, Resumable
-from pipeline.handlers.console import EpochProgress, ValidationLine
+from pipeline.handlers.console import CaseProgress, EpochProgress, ValidationLine
 from pipeline.handlers.metrics_csv import MetricsCsv
 from pipeline.handlers.overlay import OverlayImages
 from pipeline.handlers.panel import case_panel, overlay_rgb, pick_slices
@@ -18,6 +18,7 @@ from pipeline.handlers.validation import Validation
 __all__ = [
     "BestWeights",
     "CaseMeasures",
+    "CaseProgress",
     "EpochProgress",
     "MetricsCsv",
     "OverlayImages",

@@ -89,7 +89,8 @@ class Resumable:
         if isinstance(error, KeyboardInterrupt):
             # At most the iteration in flight is lost: the optimiser's step is the only thing that changes weights.
             self.save(engine)
-        raise error
+        if not getattr(engine, "raises_again", False):  # Ignite has left it to its listeners
+            raise error
 
     def load(self, engine: Engine) -> None:
         state = torch.load(self.path, map_location="cpu", weights_only=True)

@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: one bar per epoch, one line per validation."""
+"""What a person sees in the terminal: a bar per epoch or over the cases of an evaluation, a line per validation."""
 
 from __future__ import annotations
 
@@ -44,6 +44,30 @@ class EpochProgress:
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+class CaseProgress:
+    """A bar over the cases of an evaluation."""
+
+    def __init__(self) -> None:
+        self.bar: tqdm | None = None
+
+    def attach(self, engine: Engine) -> None:
+        if idist.get_rank() == 0:
+            engine.add_event_handler(Events.EPOCH_STARTED, self._open)
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self._move)
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self._close)
+
+    def _open(self, engine: Engine) -> None:
+        self.bar = tqdm(total=engine.state.epoch_length, desc="evaluating", file=sys.stderr, unit="case")
+
+    def _move(self, engine: Engine) -> None:
+        assert self.bar is not None
+        self.bar.update(1)
+
+    def _close(self, engine: Engine) -> None:
+        assert self.bar is not None
+        self.bar.close()
 
 
 class ValidationLine:

@@ -83,6 +83,8 @@ class RecordRun:
 
     def _interrupted(self, engine: Engine, error: BaseException) -> None:
         self._write(engine, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+        if not getattr(engine, "raises_again", False):  # Ignite has left it to its listeners
+            raise error
 
     def _write(self, engine: Engine, status: str) -> None:
         state = engine.state

@@ -64,10 +64,9 @@ def record(output_dir):
     return json.loads((output_dir / "predictions.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("repairs", [["sform used", "units"], "sform used; units"])
-def test_volumes_in_ml_and_repairs_stand_in_the_table(tmp_path, repairs):
+def test_volumes_in_ml_and_repairs_stand_in_the_table(tmp_path):
     cases = items(1, 0, 4)
-    cases[1]["repairs"] = repairs
+    cases[1]["repairs"] = "sform used\nunits"  # as LoadImageStackd leaves them
     result = run(cases, tmp_path)
     assert result.exit_code == 0
     assert result.complete

@@ -137,3 +137,18 @@ def test_time_is_measured_per_iteration(tmp_path):
     trainer.run()
     assert trainer.state.iteration_s > 0
     assert 0 < trainer.state.data_wait_share < 1
+
+
+def test_an_error_is_raised_also_where_a_handler_listens_to_it(tmp_path):
+    from pipeline.engines import Evaluator
+    from pipeline.handlers import RecordRun
+
+    def broken(engine):
+        raise ValueError("a handler that fails")
+
+    items = [{"image": torch.zeros(1, 1, 2, 2, 2), "label": torch.zeros(1, 1, 2, 2, 2)}]
+    evaluator = Evaluator(CPU, items, torch.nn.Identity(), val_handlers=[RecordRun(str(tmp_path), 0, {})])
+    evaluator.add_event_handler(Events.ITERATION_COMPLETED, broken)
+    with pytest.raises(ValueError, match="a handler that fails"):
+        evaluator.run()
+    assert '"failed"' in (tmp_path / "run.json").read_text(encoding="utf-8")
