@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pipeline.bundle")
 
+# What weights mean something with: another value gives another input, or another meaning to the output.
+_WEIGHTS_DEPEND_ON = ("network_def", "channels", "classes", "orientation", "spacing_mm", "normalization", "patch_size")
 DEFAULT_BUDGET_S = {"cpu": 30 * 60.0, "cuda": 60 * 60.0}
 
 
@@ -69,6 +71,8 @@ def train(
         overrides: ``KEY=VALUE`` strings.
     """
     started = time.time()
+    _refuse(overrides, {"budget_s": "--budget TIME", "started_at": "--budget TIME", "output_dir": "--out RUN"})
+    _refuse(overrides, {"train#trainer#max_epochs": "max_epochs=N", "dataset_dir": "--data DATASET"})
     by_epochs = any(text.partition("=")[0] == "max_epochs" for text in overrides)
     if by_epochs and budget_s is not None:
         raise ConfigError("both a budget and max_epochs", expected="one of them: a run ends by the clock or by epochs")
@@ -78,7 +82,7 @@ def train(
     if resume is not None:
         run_dir = folder
         budget_s = budget_s if budget_s is not None else config["budget_s"]
-        config |= {"resume": True, "started_at": started}
+        config |= {"resume": True, "split_file": str((run_dir / "split.json").resolve())}
     else:
         run_dir = Path(out) if out is not None else _new_folder(folder.name)
         if (run_dir / "run.json").exists():
@@ -88,9 +92,10 @@ def train(
     if budget_s is None and not by_epochs and resume is None:
         budget_s = DEFAULT_BUDGET_S[_device_type(config)]
         logger.info("no budget given: training for %.0f minutes (--budget TIME, or max_epochs=N)", budget_s / 60)
-    _settle(config, run_dir, data)
-    config |= {"budget_s": None if by_epochs else budget_s, "started_at": started}
+    config |= {"budget_s": None if by_epochs else budget_s, "dataset_dir": str(Path(data).resolve())}
     _write_bundle(folder, run_dir, config, overrides)
+    _settle(config, run_dir, data)
+    config["started_at"] = started
     parser = _parse(config, run_dir / "configs" / "metadata.json")
     _run(parser, "initialize")
     trainer = parser.get_parsed_content("train#trainer")
@@ -156,7 +161,12 @@ def predict(
     probabilities: bool = False,
     overrides: Sequence[str] = (),
 ) -> CohortResult:
-    """Segment every case at ``input`` (a dataset, a folder of cases, one case, one file) into ``output``."""
+    """Segment every case at ``input`` (a dataset, a folder of cases, one case, one file) into ``output``.
+
+    Raises:
+        ConfigError: a result that would take the place of an image or a label.
+    """
+    _refuse(overrides, {"output_dir": "the OUTPUT folder", "dataset_dir": "the INPUT", "checkpoint": "--weights FILE"})
     folder = find_bundle(bundle)
     config = resolve(folder, "inference", overrides=overrides)
     config |= {"bundle_root": str(folder.resolve()), "output_dir": str(Path(output)), "dataset_dir": str(input)}
@@ -166,6 +176,7 @@ def predict(
         config["probabilities_key"] = "probabilities"
     parser = _parse(config, folder / "configs" / "metadata.json")
     items = parser.get_parsed_content("dataset#data")
+    _refuse_to_overwrite(items, Path(output))
     from pipeline.engines.cohort import predict_cohort
 
     _run(parser, "initialize")
@@ -191,13 +202,15 @@ def publish(run: str | Path, bundle: str | Path) -> Path:
     for file in (weights, record):
         if not file.is_file():
             raise BundleError("no such file", file=file, expected="a run that pipeline train has completed")
-    network = {"run": resolve(run, "inference")["network_def"], "bundle": resolve(target, "inference")["network_def"]}
-    if network["run"] != network["bundle"]:
+    own, wanted = resolve(run, "inference"), resolve(target, "inference")
+    differing = [name for name in _WEIGHTS_DEPEND_ON if own.get(name) != wanted.get(name)]
+    if differing:
         raise BundleError(
-            f"another network in the run, {network['run']}",
+            f"weights trained with other values of {', '.join(differing)}: "
+            + "; ".join(f"{name} {own.get(name)}" for name in differing),
             file=run,
-            expected=f"the bundle's, {network['bundle']}",
-            fix="publish into a bundle with that network_def",
+            expected="; ".join(f"{name} {wanted.get(name)}" for name in differing),
+            fix="write the run's values into the bundle's bundle.yaml and build it, or train with the bundle's",
         )
     models = target / "models"
     models.mkdir(exist_ok=True)
@@ -205,6 +218,25 @@ def publish(run: str | Path, bundle: str | Path) -> Path:
         shutil.copyfile(source, models / f".{source.name}")
         (models / f".{source.name}").replace(models / source.name)
     return models / "model.pt"
+
+
+def _refuse(overrides: Sequence[str], instead: dict[str, str]) -> None:
+    """Overrides that the command would take back again: there is another word for each."""
+    for text in overrides:
+        key = text.partition("=")[0].replace("::", "#")
+        if key in instead:
+            raise ConfigError(f"{text} on the command line", fix=f"use {instead[key]}")
+
+
+def _refuse_to_overwrite(items: Sequence[dict[str, Any]], output: Path) -> None:
+    sources = {Path(path).resolve() for item in items for path in (*item["image"].values(), item.get("label")) if path}
+    for item in items:
+        result = (output / item["relative"] / f"{item['case_id']}.nii.gz").resolve()
+        if result in sources:
+            raise ConfigError(
+                f"an output folder in which the result would take the place of {result.name}, which is an input",
+                fix="choose an empty folder for the results",
+            )
 
 
 def _new_folder(name: str) -> Path:
@@ -219,13 +251,14 @@ def _settle(config: dict[str, Any], run_dir: Path, data: str | Path) -> None:
 
 
 def _write_bundle(source: Path, run_dir: Path, train_config: dict[str, Any], overrides: Sequence[str]) -> None:
+    """The run's folder as a bundle. Run again from there, by plain MONAI, a training writes to a new folder below it."""
     configs = run_dir / "configs"
     configs.mkdir(parents=True, exist_ok=True)
     for kind in KINDS:
-        config = train_config
+        config = dict(train_config) | {"resume": False}
         if kind != "train":
             config = resolve(source, kind, overrides=_known_to(source, kind, overrides))
-            config["bundle_root"] = str(run_dir.resolve())
+        config["bundle_root"] = str(run_dir.resolve())
         (configs / f"{kind}.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     metadata = source / "configs" / "metadata.json"
     if metadata.is_file() and source != run_dir:

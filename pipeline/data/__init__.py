@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pipeline.data.cases import Case, data_list, find_cases
-from pipeline.data.splits import Split, k_fold, patient_of, read_split, write_split
+from pipeline.data.splits import Split, fingerprint, k_fold, patient_of, read_split, write_split
 
 if TYPE_CHECKING:
     from pipeline.data.dataset import CaseDataset, Refusal
@@ -32,6 +32,7 @@ __all__ = [
     "Split",
     "data_list",
     "find_cases",
+    "fingerprint",
     "k_fold",
     "patient_of",
     "read_split",

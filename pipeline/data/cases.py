@@ -9,6 +9,7 @@ is opened here.
 from __future__ import annotations
 
 import difflib
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +17,10 @@ from os import PathLike
 from pathlib import Path
 
 from pipeline.data.decathlon import decathlon_entries
-from pipeline.data.splits import Split, k_fold, read_split
+from pipeline.data.splits import Split, fingerprint, k_fold, patient_of, read_split
 from pipeline.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".nii.gz", ".nii")
 LABEL_NAMES = ("label", "lesion", "seg")
@@ -54,7 +57,8 @@ def find_cases(
         channels: names in the bundle's order; compared without regard to case.
         require_label: whether a case without a label is refused; labels are found either way.
         keep_incomplete: whether cases that lack a channel are among the result, without it, so that whoever loads them
-            refuses them one by one and the others go on. A dataset without any complete case is refused either way.
+            refuses them one by one and the others go on; and whether cases that lack a needed label are left out with
+            a warning. A dataset without any complete case is refused either way.
 
     Raises:
         DataError: nothing there; channels or labels missing, or one id twice: with every case that it concerns.
@@ -117,8 +121,10 @@ def data_list(
     if part == "unseen":
         if split_file is None:
             raise ConfigError("part='unseen' without a split_file", expected="the split.json of the run that trained")
-        trained_on = set(read_split(split_file).train)
-        cases = [case for case in cases if case.case_id not in trained_on]
+        split, total = read_split(split_file), len(cases)
+        cases = [case for case in cases if not _trained_on(case, split)]
+        if len(cases) < total:
+            logger.info("%d of %d cases are left out: these weights were trained on them", total - len(cases), total)
         if not cases:
             raise DataError("only cases that these weights were trained on", file=dataset_dir, expected="unseen cases")
     elif part != "all":
@@ -144,6 +150,14 @@ def _known(split: Split, ids: Iterable[str], split_file) -> Split:
             f"cases that the dataset lacks: {', '.join(unknown)}", file=split_file, fix="use the split of this dataset"
         )
     return split
+
+
+def _trained_on(case: Case, split: Split) -> bool:
+    """Whether weights trained by ``split`` know this patient; another image of the same id is another patient's."""
+    if patient_of(case.case_id) not in {patient_of(trained) for trained in split.train}:
+        return False
+    known = split.fingerprints.get(case.case_id)
+    return known is None or known == fingerprint(next(iter(case.image.values())))
 
 
 def _stem(path: Path) -> str | None:
@@ -186,11 +200,20 @@ def _from_folders(root: Path, channels: Sequence[str]) -> list[tuple[str, dict[s
     if len(channels) == 1 and not any(channels[0] in files for group in folders.values() for files in group.values()):
         # A bundle of one channel needs no names: every volume that is no label is a case. Where folders hold files of
         # one name, the folder tells them apart.
+        labels: dict[tuple[Path, str], dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+        for path in images:
+            role = _role(_stem(path) or "", LABEL_NAMES)
+            if role is not None:
+                labels[path.parent, role[0]][role[1]].append(path)
         images = [path for path in images if _role(_stem(path) or "", LABEL_NAMES) is None]
         stems = Counter(_stem(path) for path in images)
         unnamed = [(path, _stem(path) or "", path.parent.relative_to(root)) for path in images]
         return [
-            (stem if stems[stem] == 1 else "_".join((*folder.parts, stem)), {channels[0]: [path]}, folder)
+            (
+                stem if stems[stem] == 1 else "_".join((*folder.parts, stem)),
+                {channels[0]: [path], **labels.get((path.parent, stem), {})},
+                folder,
+            )
             for path, stem, folder in unnamed
         ]
     cases = []
@@ -212,8 +235,12 @@ def _from_folders(root: Path, channels: Sequence[str]) -> list[tuple[str, dict[s
 
 def _complete(found, channels: Sequence[str], root: Path, require_label: bool, keep_incomplete: bool) -> list[Case]:
     problems: list[str] = []
+    unlabelled: list[str] = []
     if keep_incomplete:
-        keep_incomplete = any(all(name in files for name in channels) for _, files, _ in found)
+        keep_incomplete = any(
+            all(name in files for name in channels) and (not require_label or any(n in files for n in LABEL_NAMES))
+            for _, files, _ in found
+        )
     cases = []
     for case_id, files, relative in found:
         missing = [name for name in channels if name not in files]
@@ -222,10 +249,13 @@ def _complete(found, channels: Sequence[str], root: Path, require_label: bool, k
         labels = files[label_name] if label_name else []
         if missing and not keep_incomplete:
             problems.append(f"{case_id}: no {', '.join(missing)}")
-        if twice or len(labels) > 1:
+        if twice or (require_label and len(labels) > 1):
             problems.append(
                 f"{case_id}: several files for {', '.join([*twice, *(['the label'] if len(labels) > 1 else [])])}"
             )
+        if require_label and not labels and keep_incomplete:
+            unlabelled.append(case_id)
+            continue
         if require_label and not labels:
             problems.append(f"{case_id}: no label")
         image = {name: files[name][0] for name in channels if name in files}
@@ -237,6 +267,8 @@ def _complete(found, channels: Sequence[str], root: Path, require_label: bool, k
             expected=f"per case one file for {', '.join(channels)}" + (" and one label" if require_label else ""),
             fix="add what is missing, or move these cases out of the dataset",
         )
+    if unlabelled:
+        logger.warning("%d cases have no label and are left out: %s", len(unlabelled), ", ".join(sorted(unlabelled)))
     return cases
 
 

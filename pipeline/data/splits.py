@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
 
@@ -21,19 +22,32 @@ from pipeline.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class Split:
-    """Case ids of the two parts, each sorted; no patient is in both."""
+    """Case ids of the two parts, each sorted; no patient is in both.
+
+    ``fingerprints`` (case id -> `fingerprint` of its first channel) tell a case from another dataset's of the same id.
+    """
 
     train: tuple[str, ...]
     validate: tuple[str, ...]
+    fingerprints: dict[str, str] = field(default_factory=dict)
+
+
+def fingerprint(path: str | PathLike[str]) -> str:
+    """What tells one image file from another: a hash of its first mebibyte, and its size."""
+    with open(path, "rb") as file:
+        head = hashlib.sha256(file.read(2**20)).hexdigest()
+    return f"{head[:32]}-{Path(path).stat().st_size}"
 
 
 def patient_of(case_id: str) -> str:
-    """The patient to whom a case belongs: its id up to ``_ses-`` (BIDS), so that sessions stay together.
+    """The patient to whom a case belongs: its ``sub-`` label, or else its id up to ``_ses-``, so that visits stay
+    together.
 
-    >>> patient_of("sub-01_ses-02"), patient_of("hippocampus_001")
-    ('sub-01', 'hippocampus_001')
+    >>> patient_of("sub-01_ses-02"), patient_of("sub-01_baseline"), patient_of("p7_ses-2"),
+    patient_of("hippocampus_001") ('sub-01', 'sub-01', 'p7', 'hippocampus_001')
     """
-    return case_id.split("_ses-")[0]
+    subject = re.match(r"sub-[^_]+", case_id)
+    return subject.group() if subject else case_id.split("_ses-")[0]
 
 
 def k_fold(case_ids: Iterable[str], folds: int = 5, fold: int = 0, seed: int = 0) -> Split:
@@ -107,7 +121,7 @@ def read_split(path: str | PathLike[str]) -> Split:
             expected="each in one",
             fix="validation would measure memory: take them out of one part",
         )
-    return Split(tuple(sorted(train)), tuple(sorted(validate)))
+    return Split(tuple(sorted(train)), tuple(sorted(validate)), dict(content.get("fingerprints", {})))
 
 
 def _are_ids(part: object) -> bool:

@@ -10,9 +10,9 @@ from ignite.engine import Engine, Events
 
 def averaged_copy(network: torch.nn.Module, decay: float | None) -> torch.nn.Module:
     """The network that will hold the average: a copy, or ``network`` itself where ``decay`` is ``None``."""
-    if decay is None:
-        return network
     source = network.module if isinstance(network, torch.nn.parallel.DistributedDataParallel) else network
+    if decay is None:
+        return source
     average = copy.deepcopy(source)
     return average.requires_grad_(False).eval()
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
@@ -118,6 +120,8 @@ class Trainer(SupervisedTrainer):
             buffers = [buffer.clone() for buffer in self.network.buffers()]
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
                 chosen = fastest(lambda precision: self._probe(precision, inputs, targets), device)
+            if idist.get_world_size() > 1:  # all ranks in step: the first one's choice
+                chosen = replace(Precision.parse(str(idist.broadcast(chosen.name, src=0))), seconds=chosen.seconds)
             with torch.no_grad():
                 for buffer, before in zip(self.network.buffers(), buffers, strict=True):
                     buffer.copy_(before)
@@ -130,11 +134,13 @@ class Trainer(SupervisedTrainer):
         return chosen
 
     def _probe(self, precision: Precision, inputs: torch.Tensor, targets: torch.Tensor) -> None:
-        precision.prepare(self.network)
-        self.network.train()
+        # Without DistributedDataParallel's wrapper: ranks that probe differently often must not wait for each other.
+        network = getattr(self.network, "module", self.network)
+        precision.prepare(network)
+        network.train()
         self.optimizer.zero_grad(set_to_none=True)
         with precision.autocast(inputs.device):
-            loss = self.loss_function(self.inferer(precision.store(inputs), self.network), targets)
+            loss = self.loss_function(self.inferer(precision.store(inputs), network), targets)
         loss.backward()
 
     def _iteration(self, engine: Engine, batchdata: dict[str, torch.Tensor]) -> dict:

@@ -54,7 +54,7 @@ class BestWeights:
 class Resumable:
     """Saves all that a run needs to go on exactly where it stopped, and goes on from it. Attach it to a trainer, last.
 
-    Saved after every epoch, at the end, and when the run is interrupted (Ctrl-C, an error).
+    Saved after every epoch, at the end, and when the run is interrupted by Ctrl-C; an error leaves the last good one.
 
     Args:
         parts: name -> object with ``state_dict`` / ``load_state_dict``: network, average, optimizer, schedule.
@@ -103,6 +103,13 @@ class Resumable:
                 file=self.path,
                 expected="the same training cases and batch size",
                 fix="resume with the dataset and settings of the run, or start a new run",
+            )
+        if engine.state.max_epochs * length <= state["trainer"]["iteration"]:
+            raise DataError(
+                f"a run that has completed its {engine.state.max_epochs} epochs",
+                file=self.path,
+                expected="one that was stopped before",
+                fix="give a larger max_epochs=N to train on",
             )
         engine.state.iteration = state["trainer"]["iteration"]
         engine.state.epoch = engine.state.iteration // length

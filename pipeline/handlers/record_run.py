@@ -15,7 +15,7 @@ import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 
-from pipeline.data import Split, write_split
+from pipeline.data import Split, fingerprint, write_split
 
 _PACKAGES = ("monai-volume-pipeline", "torch", "monai", "pytorch-ignite", "nibabel", "SimpleITK", "numpy", "scipy")
 
@@ -79,7 +79,9 @@ class RecordRun:
 
     def _write_split(self, engine: Engine) -> None:
         ids = {part: tuple(sorted(item["case_id"] for item in dataset.data)) for part, dataset in self.datasets.items()}
-        write_split(self.run_dir / "split.json", Split(**ids))
+        items = (item for dataset in self.datasets.values() for item in dataset.data)
+        prints = {item["case_id"]: fingerprint(next(iter(item["image"].values()))) for item in items}
+        write_split(self.run_dir / "split.json", Split(**ids, fingerprints=prints))
 
     def _interrupted(self, engine: Engine, error: BaseException) -> None:
         self._write(engine, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import ignite.distributed as idist
+import torch
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 
@@ -51,8 +53,12 @@ class Validation:
         self.validator.run(max(engine.state.epoch, 1))
         taken = time.perf_counter() - start
         if self.budget_s is not None:
+            if idist.get_world_size() > 1:  # all ranks have to come back here on the same iteration
+                taken = float(idist.broadcast(torch.tensor(taken, dtype=torch.float64), src=0))
             engine.state.reserve_s = 1.1 * taken
             self._next_at_s = engine.state.elapsed_s + taken / _SHARE
+            if engine.state.elapsed_s + 2.1 * taken >= self.budget_s:  # no time to train on and validate once more
+                engine.terminate()
         restart = getattr(engine, "restart_clock", None)
         if restart is not None:
             restart()

@@ -12,6 +12,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import convert_to_dst_type
+from scipy import ndimage
 
 from pipeline.errors import ConfigError, DataError, PipelineError
 
@@ -21,13 +22,22 @@ LEAST_BACKGROUND_SHARE = 0.05
 _MOST_SAMPLES = 1_000_000
 
 
-def body_mask(channel: np.ndarray) -> np.ndarray:
-    """Which voxels lie inside the body: those that are not exactly 0 where many are, all of them where few are."""
-    inside = channel != 0
-    return inside if 1 - inside.mean() >= LEAST_BACKGROUND_SHARE else np.ones_like(inside)
+def body_mask(stack: np.ndarray) -> np.ndarray:
+    """Which voxels (H, W, D) of a stack (C, H, W, D) lie inside the body.
+
+    Where many voxels are exactly 0 in all channels: the others, and what they enclose within a slice, because tissue
+    without any flow is 0 in a perfusion map. Where few are: all.
+    """
+    inside = (stack != 0).any(axis=0)
+    if 1 - inside.mean() < LEAST_BACKGROUND_SHARE:
+        return np.ones_like(inside)
+    filled = (ndimage.binary_fill_holes(inside[..., index]) for index in range(inside.shape[-1]))
+    return np.stack(list(filled), axis=-1)
 
 
-def z_score(channel: np.ndarray, lower: float = 0.05, upper: float = 99.95) -> np.ndarray:
+def z_score(
+    channel: np.ndarray, lower: float = 0.05, upper: float = 99.95, inside: np.ndarray | None = None
+) -> np.ndarray:
     """(x - mean) / std inside the body, for images without a unit such as MR; the background becomes 0.
 
     Values are first clipped at two extreme percentiles of the body, so that one damaged voxel can't set the scale.
@@ -35,6 +45,7 @@ def z_score(channel: np.ndarray, lower: float = 0.05, upper: float = 99.95) -> n
     Args:
         channel: (H, W, D).
         lower, upper: percentiles, 0..100.
+        inside: (H, W, D) which voxels are the body's; by default the channel's own `body_mask`.
 
     Returns:
         float32 (H, W, D); mean 0 and standard deviation 1 inside the body.
@@ -42,7 +53,8 @@ def z_score(channel: np.ndarray, lower: float = 0.05, upper: float = 99.95) -> n
     Raises:
         DataError: a constant channel.
     """
-    inside = body_mask(channel)
+    if inside is None:
+        inside = body_mask(channel[None])
     values = channel[inside]
     # A regular sample finds the percentiles of a large volume as well, in a fraction of the time.
     sample = values[:: max(1, values.size // _MOST_SAMPLES)]
@@ -66,7 +78,9 @@ def z_score(channel: np.ndarray, lower: float = 0.05, upper: float = 99.95) -> n
     return result
 
 
-def percentile_scale(channel: np.ndarray, lower: float = 0.5, upper: float = 99.0) -> np.ndarray:
+def percentile_scale(
+    channel: np.ndarray, lower: float = 0.5, upper: float = 99.0, inside: np.ndarray | None = None
+) -> np.ndarray:
     """`z_score` with a tight clip, for perfusion maps, whose vessels and edges reach many times the tissue's values.
 
     Mean 0 and std 1 inside the brain rather than [0, 1]: with [0, 1] the background and a lesion without flow would
@@ -75,7 +89,7 @@ def percentile_scale(channel: np.ndarray, lower: float = 0.5, upper: float = 99.
     Raises:
         DataError: a constant channel.
     """
-    return z_score(channel, lower, upper)
+    return z_score(channel, lower, upper, inside)
 
 
 def window(channel: np.ndarray, lower_hu: float, upper_hu: float) -> np.ndarray:
@@ -142,9 +156,11 @@ class NormalizeChannelsd(MapTransform):
                 raise DataError(f"{len(image)} channels", case=case_id, file=file, expected=", ".join(self.channels))
             array = np.asarray(image, dtype=np.float32)
             result = np.empty(array.shape, np.float32)
+            inside = body_mask(array)
             for index, (name, (scheme, arguments)) in enumerate(zip(self.channels, self.schemes, strict=True)):
                 try:
-                    result[index] = scheme(array[index], **arguments)
+                    own = arguments if scheme is window else {**arguments, "inside": inside}
+                    result[index] = scheme(array[index], **own)
                 except PipelineError as error:
                     raise DataError(
                         f"{error.found} in channel {name}",

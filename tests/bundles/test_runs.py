@@ -70,6 +70,7 @@ def test_the_same_seed_gives_the_same_run_and_plain_monai_gives_it_too(run, phan
     again = tmp_path / "again"
     arguments = ("monai.bundle", "run", "--config_file", config, "--output_dir", again, "--dataset_dir", phantoms)
     command(*arguments, "--bundle_root", run)
+    (again,) = again.iterdir()  # a folder of its own, named after the moment
     assert losses(again) == losses(run)
     first, second = (torch.load(folder / "models" / "model_last.pt", weights_only=True) for folder in (run, again))
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -203,3 +204,22 @@ def test_an_unknown_key_is_refused_with_the_nearest(phantoms, tmp_path):
     arguments = ("pipeline", "train", BUNDLE, "--data", phantoms, "--out", tmp_path / "x", "max_epoch=7")
     assert "max_epochs" in command(*arguments, status=2).stderr
     assert not (tmp_path / "x").exists()
+
+
+def test_a_result_never_takes_the_place_of_an_image(phantoms, tmp_path):
+    scan = tmp_path / "a.nii.gz"
+    shutil.copyfile(phantoms / "sub-001" / "sub-001_cbf.nii.gz", scan)
+    before = scan.read_bytes()
+    answer = command("pipeline", "predict", "hippocampus_mri_segmentation", tmp_path, tmp_path, status=2)
+    assert "take the place of a.nii.gz" in answer.stderr
+    assert scan.read_bytes() == before
+
+
+def test_what_a_command_says_by_an_option_is_refused_as_an_override(phantoms, tmp_path):
+    arguments = ("pipeline", "train", BUNDLE, "--data", phantoms, "--out", tmp_path / "x", "budget_s=60")
+    assert "--budget" in command(*arguments, status=2).stderr
+
+
+def test_a_completed_run_is_not_trained_again_by_a_resume(run, phantoms):
+    result = command("pipeline", "train", BUNDLE, "--data", phantoms, "--resume", run, status=2)
+    assert "completed its 2 epochs" in result.stderr

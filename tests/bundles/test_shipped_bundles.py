@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,24 @@ def test_every_kind_takes_an_override(shipped):
 
 def test_it_is_complete_by_the_zoos_rules(shipped):
     assert verify(shipped) == []
+
+
+def test_another_optimiser_and_decay_are_a_matter_of_the_delta(shipped, tmp_path):
+    from monai.bundle import ConfigParser
+
+    bundle = tmp_path / "bundle"
+    shutil.copytree(shipped, bundle, ignore=shutil.ignore_patterns("*.pt"))
+    delta = bundle / "configs" / "bundle.yaml"
+    lines = """
+optimizer: {_replace_: true, _target_: torch.optim.SGD, params: "$@network.parameters()", lr: "@learning_rate",
+            momentum: 0.99, nesterov: true, weight_decay: "@weight_decay"}
+schedule: {decay: polynomial}
+"""
+    delta.write_text(delta.read_text(encoding="utf-8") + lines, encoding="utf-8")
+    parser = ConfigParser(resolve(bundle, "train", overrides=["learning_rate=0.01"]))
+    parser.parse()
+    optimizer = parser.get_parsed_content("optimizer")
+    schedule = parser.get_parsed_content("schedule")
+    assert (type(optimizer).__name__, optimizer.defaults["nesterov"]) == ("SGD", True)
+    assert schedule.peaks == [0.01]
+    assert schedule.factor(0.51) == pytest.approx((1 - 0.49 / 0.98) ** 0.9)

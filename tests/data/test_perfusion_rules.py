@@ -134,7 +134,7 @@ def test_reflection_at_the_middle_is_a_flip():
 
 @pytest.fixture(scope="module")
 def phantom_cases():
-    return [make_case(seed) for seed in (200, 201)]
+    return [make_case(seed) for seed in range(200, 206)]
 
 
 def test_tuning_finds_at_least_what_the_textbook_thresholds_reach(phantom_cases):
@@ -145,6 +145,7 @@ def test_tuning_finds_at_least_what_the_textbook_thresholds_reach(phantom_cases)
         again = np.mean([dice(apply_rule(RuleFeatures(c), rule.settings), c.label == 1) for c in train])
         assert again == pytest.approx(rule.dice)
         assert rule.dice > textbook
-    # the phantom's promise: tuned thresholds see most cores, and none of them well
-    for case in unseen:
-        assert dice(apply_rule(RuleFeatures(case), tuned["mirrored side"].settings), case.label == 1) < 0.9
+    # the phantom's promise: tuned thresholds find most cores, and a network has something left to be better at
+    for family, rule in tuned.items():
+        found = [dice(apply_rule(RuleFeatures(case), rule.settings), case.label == 1) for case in unseen]
+        assert 0.3 < np.mean(found) < 0.85, (family, found)

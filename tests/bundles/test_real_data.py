@@ -1,0 +1,47 @@
+"""The bundles on real scans, where PIPELINE_REAL_DATA names the folder that holds them."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline.io import read_grid
+from tests.bundles.conftest import command
+
+FOLDER = Path(os.environ.get("PIPELINE_REAL_DATA", ""))
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.real_data,
+    pytest.mark.skipif("PIPELINE_REAL_DATA" not in os.environ, reason="PIPELINE_REAL_DATA is not set"),
+]
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_hippocampus_from_training_to_prediction(tmp_path):
+    data, run = FOLDER / "hippocampus", tmp_path / "run"
+    small = ("network_def#channels=[8,16,16,16]", "precision=float32", "max_epochs=1")
+    command("pipeline", "train", "hippocampus_mri_segmentation", "--data", data, "--out", run, *small)
+    assert len(rows(run / "cases.csv")) == 2 * 40
+    assert float(rows(run / "metrics.csv")[-1]["dice"]) > 0.5  # one epoch of a small network
+    command("pipeline", "evaluate", run, "--data", data, "--out", tmp_path / "evaluation")
+    assert len(rows(tmp_path / "evaluation" / "cases.csv")) == 2 * 40
+    case = data / "imagesTr" / "hippocampus_001.nii.gz"
+    command("pipeline", "predict", run, case, tmp_path / "prediction")
+    (written,) = (tmp_path / "prediction").rglob("*.nii.gz")
+    assert read_grid(written).same_grid(read_grid(case))
+
+
+def test_perfusion_maps_of_patients_keep_their_grids(tmp_path):
+    scans = FOLDER / "ct_perfusion"
+    command("pipeline", "predict", "stroke_perfusion_segmentation", scans, tmp_path)
+    assert [row["status"] for row in rows(tmp_path / "predictions.csv")] == ["done"] * 3
+    for case in ("sub-01", "sub-02", "sub-03"):
+        own = read_grid(scans / case / f"{case}_cbf.nii.gz")
+        assert read_grid(tmp_path / case / f"{case}.nii.gz").same_grid(own)
