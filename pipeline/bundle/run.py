@@ -251,7 +251,7 @@ def _settle(config: dict[str, Any], run_dir: Path, data: str | Path) -> None:
 
 
 def _write_bundle(source: Path, run_dir: Path, train_config: dict[str, Any], overrides: Sequence[str]) -> None:
-    """The run's folder as a bundle. Run again from there, by plain MONAI, a training writes to a new folder below it."""
+    """The run's folder as a bundle; run again from there, by plain MONAI, it writes to a new folder below it."""
     configs = run_dir / "configs"
     configs.mkdir(parents=True, exist_ok=True)
     for kind in KINDS:

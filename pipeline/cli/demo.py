@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -71,11 +73,13 @@ def command(
             typer.echo(comparison.table())
         with steps.step("Drawing"):
             demo_figure(drawn_cases(data / "test", found, comparison), picture)
+    # make runs this command from an environment that the reader's shell has not entered.
+    activation = "as it is" if "VIRTUAL_ENV" in os.environ else f"after: . {Path(sys.prefix) / 'bin' / 'activate'}"
     typer.echo(
         f"""
 Done in {(time.perf_counter() - started) / 60:.1f} minutes. Look at the lesions:  {picture}
 
-Next:
+Next ({activation}):
   tensorboard --logdir {run_dir}                       curves and overlays of this run
   pipeline predict {run_dir} YOUR_SCANS lesions
   pipeline train {BUNDLE} --data YOUR_SCANS --budget 1h
