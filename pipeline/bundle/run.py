@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import shutil
 import time
 from collections.abc import Sequence
@@ -74,6 +75,15 @@ def train(
     _refuse(overrides, {"budget_s": "--budget TIME", "started_at": "--budget TIME", "output_dir": "--out RUN"})
     _refuse(overrides, {"train#trainer#max_epochs": "max_epochs=N", "dataset_dir": "--data DATASET"})
     by_epochs = any(text.partition("=")[0] == "max_epochs" for text in overrides)
+    for text in overrides:
+        if text.startswith("max_epochs=") and not text.partition("=")[2].strip().isdecimal():
+            raise ConfigError(text, expected="a whole number of epochs, at least 1")
+    if resume is not None and not (Path(resume) / "checkpoints" / "last.pt").is_file():
+        raise ConfigError(
+            f"--resume {resume}, which has no checkpoints/last.pt", expected="a run that trained for at least one epoch"
+        )
+    if resume is not None and out is not None:
+        raise ConfigError("both --resume and --out", expected="--resume alone: the run goes on in its own folder")
     if by_epochs and budget_s is not None:
         raise ConfigError("both a budget and max_epochs", expected="one of them: a run ends by the clock or by epochs")
     folder = Path(resume) if resume is not None else find_bundle(bundle)
@@ -93,17 +103,23 @@ def train(
         budget_s = DEFAULT_BUDGET_S[_device_type(config)]
         logger.info("no budget given: training for %.0f minutes (--budget TIME, or max_epochs=N)", budget_s / 60)
     config |= {"budget_s": None if by_epochs else budget_s, "dataset_dir": str(Path(data).resolve())}
-    _write_bundle(folder, run_dir, config, overrides)
+    lasting = dict(config)
     _settle(config, run_dir, data)
     config["started_at"] = started
-    parser = _parse(config, run_dir / "configs" / "metadata.json")
+    parser = _parse(config, folder / "configs" / "metadata.json")
     _run(parser, "initialize")
     trainer = parser.get_parsed_content("train#trainer")
+    _write_bundle(folder, run_dir, lasting, overrides)  # now that all of it has been accepted
     try:
         _run(parser, "run")
     except KeyboardInterrupt:
-        again = f"pipeline train {bundle} --data {data} --resume {run_dir}"
+        again = shlex.join(["pipeline", "train", str(bundle), "--data", str(data), "--resume", str(run_dir)])
         raise KeyboardInterrupt(f"all is kept in {run_dir}; to go on: {again}") from None
+    if trainer.state.iteration == 0:
+        raise ConfigError(
+            f"a budget of {budget_s} s, spent before the first step ({time.time() - started:.0f} s to prepare)",
+            fix="give a longer --budget",
+        )
     measures = next(iter(parser.get_parsed_content("validate#key_metric").values()))
     refused = [
         *parser.get_parsed_content("train#dataset").refused,
@@ -128,6 +144,8 @@ def evaluate(
     measured and a warning says so. ``part=all`` measures all of them on purpose.
     """
     started = time.time()
+    _refuse(overrides, {"output_dir": "--out DIR", "dataset_dir": "--data DATASET", "checkpoint": "--weights FILE"})
+    _refuse_foreign_to_weights(overrides)
     folder = find_bundle(bundle)
     config = resolve(folder, "evaluate", overrides=overrides)
     out = Path(out) if out is not None else _new_folder(f"{folder.name}-evaluation")
@@ -167,6 +185,7 @@ def predict(
         ConfigError: a result that would take the place of an image or a label.
     """
     _refuse(overrides, {"output_dir": "the OUTPUT folder", "dataset_dir": "the INPUT", "checkpoint": "--weights FILE"})
+    _refuse_foreign_to_weights(overrides)
     folder = find_bundle(bundle)
     config = resolve(folder, "inference", overrides=overrides)
     config |= {"bundle_root": str(folder.resolve()), "output_dir": str(Path(output)), "dataset_dir": str(input)}
@@ -226,6 +245,15 @@ def _refuse(overrides: Sequence[str], instead: dict[str, str]) -> None:
         key = text.partition("=")[0].replace("::", "#")
         if key in instead:
             raise ConfigError(f"{text} on the command line", fix=f"use {instead[key]}")
+
+
+def _refuse_foreign_to_weights(overrides: Sequence[str]) -> None:
+    fixed = {*_WEIGHTS_DEPEND_ON, "in_channels", "out_channels", "network"} - {"patch_size"}  # a window may be smaller
+    for text in overrides:
+        if text.partition("=")[0].replace("::", "#").split("#")[0] in fixed:
+            raise ConfigError(
+                f"{text} for weights that were trained otherwise", fix="train with that value, or leave it as it is"
+            )
 
 
 def _refuse_to_overwrite(items: Sequence[dict[str, Any]], output: Path) -> None:

@@ -74,13 +74,14 @@ def command(
         with steps.step("Drawing"):
             demo_figure(drawn_cases(data / "test", found, comparison), picture)
     # make runs this command from an environment that the reader's shell has not entered.
-    activation = "as it is" if "VIRTUAL_ENV" in os.environ else f"after: . {Path(sys.prefix) / 'bin' / 'activate'}"
+    entered = os.name == "nt" or "VIRTUAL_ENV" in os.environ
+    enter = "" if entered else f"  . {os.path.relpath(sys.prefix)}/bin/activate\n"
     typer.echo(
         f"""
 Done in {(time.perf_counter() - started) / 60:.1f} minutes. Look at the lesions:  {picture}
 
-Next ({activation}):
-  tensorboard --logdir {run_dir}                       curves and overlays of this run
+Next:
+{enter}  tensorboard --logdir {run_dir}                       curves and overlays of this run
   pipeline predict {run_dir} YOUR_SCANS lesions
   pipeline train {BUNDLE} --data YOUR_SCANS --budget 1h
 YOUR_SCANS: one folder per case with cbf, cbv and mtt maps (and a lesion map for training)."""

@@ -46,5 +46,8 @@ def command(
 def closing_words(result: CohortResult, folder: Path) -> str:
     """A line with the reason for every case that is not done, then the counts; ``predictions.csv`` has all cases."""
     lines = [f"{o.status}  {o.case}: {o.reason}" for o in result.outcomes if o.reason]
+    repaired = sum(o.status == "done" and bool(o.repairs) for o in result.outcomes)
+    if repaired:
+        lines.append(f"{repaired} done after repairs of what was read, such as another grid: look them up in the table")
     counts = ", ".join(f"{number} {status}" for status, number in result.counts.items())
     return "\n".join([*lines, f"{counts}; every case: {folder / 'predictions.csv'}"])

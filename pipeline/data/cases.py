@@ -122,7 +122,7 @@ def data_list(
         if split_file is None:
             raise ConfigError("part='unseen' without a split_file", expected="the split.json of the run that trained")
         split, total = read_split(split_file), len(cases)
-        cases = [case for case in cases if not _trained_on(case, split)]
+        cases = _unseen(cases, split)
         if len(cases) < total:
             logger.info("%d of %d cases are left out: these weights were trained on them", total - len(cases), total)
         if not cases:
@@ -152,12 +152,21 @@ def _known(split: Split, ids: Iterable[str], split_file) -> Split:
     return split
 
 
-def _trained_on(case: Case, split: Split) -> bool:
-    """Whether weights trained by ``split`` know this patient; another image of the same id is another patient's."""
-    if patient_of(case.case_id) not in {patient_of(trained) for trained in split.train}:
-        return False
-    known = split.fingerprints.get(case.case_id)
-    return known is None or known == fingerprint(next(iter(case.image.values())))
+def _unseen(cases: Sequence[Case], split: Split) -> list[Case]:
+    """Those cases whose patients the weights trained by ``split`` have not seen.
+
+    An image that was trained on is known by its content, whatever its case is called now; the other visits of its
+    patient by the patient's id. Where no image is known, the dataset is another one, and equal ids mean nothing.
+    """
+    patients = {patient_of(case_id) for case_id in split.train}
+    trained = {split.fingerprints.get(case_id) for case_id in split.train} - {None}
+    known = {case.case_id for case in cases if fingerprint(next(iter(case.image.values()))) in trained}
+    if trained and not known:
+        shared = [case.case_id for case in cases if patient_of(case.case_id) in patients]
+        if shared:
+            logger.info("%d cases have the ids of training cases, but other images: other patients", len(shared))
+        return list(cases)
+    return [case for case in cases if case.case_id not in known and patient_of(case.case_id) not in patients]
 
 
 def _stem(path: Path) -> str | None:
@@ -249,6 +258,10 @@ def _complete(found, channels: Sequence[str], root: Path, require_label: bool, k
         labels = files[label_name] if label_name else []
         if missing and not keep_incomplete:
             problems.append(f"{case_id}: no {', '.join(missing)}")
+        if twice and keep_incomplete:
+            logger.warning("case %s has several files for %s: neither is taken", case_id, ", ".join(twice))
+            files = {name: paths for name, paths in files.items() if name not in twice}
+            twice = []
         if twice or (require_label and len(labels) > 1):
             problems.append(
                 f"{case_id}: several files for {', '.join([*twice, *(['the label'] if len(labels) > 1 else [])])}"

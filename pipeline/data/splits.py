@@ -29,7 +29,7 @@ class Split:
 
     train: tuple[str, ...]
     validate: tuple[str, ...]
-    fingerprints: dict[str, str] = field(default_factory=dict)
+    fingerprints: dict[str, str] = field(default_factory=dict, hash=False)
 
 
 def fingerprint(path: str | PathLike[str]) -> str:
@@ -40,11 +40,12 @@ def fingerprint(path: str | PathLike[str]) -> str:
 
 
 def patient_of(case_id: str) -> str:
-    """The patient to whom a case belongs: its ``sub-`` label, or else its id up to ``_ses-``, so that visits stay
-    together.
+    """The patient to whom a case belongs: its ``sub-`` label, or else its id up to ``_ses-``; visits stay together.
 
-    >>> patient_of("sub-01_ses-02"), patient_of("sub-01_baseline"), patient_of("p7_ses-2"),
-    patient_of("hippocampus_001") ('sub-01', 'sub-01', 'p7', 'hippocampus_001')
+    >>> patient_of("sub-01_ses-02"), patient_of("sub-01_baseline"), patient_of("p7_ses-2")
+    ('sub-01', 'sub-01', 'p7')
+    >>> patient_of("hippocampus_001")
+    'hippocampus_001'
     """
     subject = re.match(r"sub-[^_]+", case_id)
     return subject.group() if subject else case_id.split("_ses-")[0]

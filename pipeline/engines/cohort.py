@@ -117,7 +117,14 @@ def predict_cohort(
     """
     _require_distinct(items)
     output_dir = Path(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{(error.strerror or str(error)).lower()} on making the output folder",
+            file=output_dir,
+            fix="choose another",
+        ) from error
     log = output_dir / "failures.log"
     log.unlink(missing_ok=True)
     network = network.to(device).eval()

@@ -135,7 +135,7 @@ class Trainer(SupervisedTrainer):
 
     def _probe(self, precision: Precision, inputs: torch.Tensor, targets: torch.Tensor) -> None:
         # Without DistributedDataParallel's wrapper: ranks that probe differently often must not wait for each other.
-        network = getattr(self.network, "module", self.network)
+        network: Any = getattr(self.network, "module", self.network)
         precision.prepare(network)
         network.train()
         self.optimizer.zero_grad(set_to_none=True)

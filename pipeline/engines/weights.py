@@ -27,7 +27,9 @@ def with_weights(network: torch.nn.Module, path: str, device: torch.device) -> t
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types here, from EOFError to UnpicklingError
         raise BundleError(
-            f"a file that torch cannot load safely ({error})", file=path, expected="a state dict"
+            f"a file that torch cannot load safely ({type(error).__name__})",
+            file=path,
+            expected="a state dict, such as models/model.pt of a run",
         ) from error
     if isinstance(state, dict) and isinstance(state.get("model"), dict):  # MONAI's CheckpointSaver nests it so
         state = state["model"]

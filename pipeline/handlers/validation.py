@@ -42,7 +42,7 @@ class Validation:
             self(engine)
 
     def __call__(self, engine: Engine) -> None:
-        if self._last_iteration == engine.state.iteration:  # the closing validation has just been done
+        if engine.state.iteration in (0, self._last_iteration):  # nothing is trained, or nothing since the last one
             return
         self._last_iteration = engine.state.iteration
         start = time.perf_counter()

@@ -22,17 +22,22 @@ LEAST_BACKGROUND_SHARE = 0.05
 _MOST_SAMPLES = 1_000_000
 
 
+def has_background(channel: np.ndarray) -> bool:
+    """Whether 0 stands for "outside the body" in a channel (H, W, D): where many voxels are exactly 0."""
+    return bool(1 - np.count_nonzero(channel) / channel.size >= LEAST_BACKGROUND_SHARE)
+
+
 def body_mask(stack: np.ndarray) -> np.ndarray:
     """Which voxels (H, W, D) of a stack (C, H, W, D) lie inside the body.
 
-    Where many voxels are exactly 0 in all channels: the others, and what they enclose within a slice, because tissue
-    without any flow is 0 in a perfusion map. Where few are: all.
+    Those that are not 0 in some channel that has a background, and what they enclose within a slice: tissue without any
+    flow is 0 in a perfusion map. All, where no channel has a background.
     """
-    inside = (stack != 0).any(axis=0)
-    if 1 - inside.mean() < LEAST_BACKGROUND_SHARE:
-        return np.ones_like(inside)
-    filled = (ndimage.binary_fill_holes(inside[..., index]) for index in range(inside.shape[-1]))
-    return np.stack(list(filled), axis=-1)
+    masked = [channel != 0 for channel in stack if has_background(channel)]
+    if not masked:
+        return np.ones(stack.shape[1:], bool)
+    inside = np.logical_or.reduce(masked)
+    return np.stack([ndimage.binary_fill_holes(inside[..., k]) for k in range(inside.shape[-1])], axis=-1)
 
 
 def z_score(
@@ -159,7 +164,9 @@ class NormalizeChannelsd(MapTransform):
             inside = body_mask(array)
             for index, (name, (scheme, arguments)) in enumerate(zip(self.channels, self.schemes, strict=True)):
                 try:
-                    own = arguments if scheme is window else {**arguments, "inside": inside}
+                    own: dict[str, Any] = dict(arguments)
+                    if scheme is not window and has_background(array[index]):
+                        own["inside"] = inside
                     result[index] = scheme(array[index], **own)
                 except PipelineError as error:
                     raise DataError(

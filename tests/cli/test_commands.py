@@ -65,15 +65,20 @@ def test_predict_ends_with_the_status_of_its_cohort(pipeline, rooms, status):
 
 
 def test_predict_gives_the_reason_for_every_case_that_is_not_done(pipeline, rooms):
-    outcomes = [("a", "done", ""), ("b", "refused", "2 NaN voxels"), ("c", "failed", "RuntimeError")]
+    outcomes = [
+        ("a", "done", "", ("cbv: resampled",)),
+        ("b", "refused", "2 NaN voxels", ()),
+        ("c", "failed", "RuntimeError", ()),
+    ]
     rooms.answers["predict"] = SimpleNamespace(
         exit_code=3,
-        outcomes=[SimpleNamespace(case=case, status=status, reason=reason) for case, status, reason in outcomes],
+        outcomes=[SimpleNamespace(case=c, status=s, reason=r, repairs=repairs) for c, s, r, repairs in outcomes],
         counts={"done": 1, "refused": 1, "failed": 1},
     )
     lines = pipeline("predict", "b", "i", "o").output.splitlines()
     assert lines[:2] == ["refused  b: 2 NaN voxels", "failed  c: RuntimeError"]
-    assert lines[2].startswith("1 done, 1 refused, 1 failed; ")
+    assert lines[2].startswith("1 done after repairs")
+    assert lines[3].startswith("1 done, 1 refused, 1 failed; ")
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])

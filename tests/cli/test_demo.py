@@ -134,7 +134,7 @@ def test_predictions_are_found_below_their_folder():
 
 @pytest.mark.slow
 def test_the_whole_demo_with_a_network_that_knows_the_answer(tmp_path, small, monkeypatch):
-    def train(bundle, data, *, out, budget_s):
+    def train(bundle, data, *, out, budget_s, overrides):
         assert (bundle, budget_s, len(load_cases(data))) == ("stroke_perfusion_segmentation", 1.0, 2)
         return SimpleNamespace(table="trained")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data import data_list, find_cases, read_split
+from pipeline.data import Split, data_list, find_cases, fingerprint, read_split, write_split
 from pipeline.errors import ConfigError, DataError
 
 PERFUSION = ["cbf", "cbv", "mtt"]
@@ -147,12 +147,41 @@ def test_data_list_parts_and_split_file(tmp_path):
 
 
 def test_labels_are_needed_for_training_not_for_prediction(tmp_path):
-    touch(tmp_path, "p1/mri.nii.gz", "p1/label.nii.gz", "p2/mri.nii.gz")
-    assert ["label" in item for item in data_list(tmp_path, ["mri"])] == [True, False]
+    touch(tmp_path, "p1/mri.nii.gz", "p1/label.nii.gz", "p2/mri.nii.gz", "p3/mri.nii.gz", "p3/seg.nii.gz")
+    assert ["label" in item for item in data_list(tmp_path, ["mri"])] == [True, False, True]
+    parts = [data_list(tmp_path, ["mri"], part)[0]["case_id"] for part in ("train", "validate")]
+    assert sorted(parts) == ["p1", "p3"]  # p2 is left out, and said so
     with pytest.raises(DataError, match="p2: no label"):
-        data_list(tmp_path, ["mri"], "train")
-    with pytest.raises(DataError, match="p2: no label"):
-        data_list(tmp_path, ["mri"], "all", require_label=True)
+        find_cases(tmp_path, ["mri"])
+
+
+def test_weights_know_their_cases_by_content_and_by_patient(tmp_path):
+    for folder, case, content in (
+        ("same", "sub-1", "a"),
+        ("same", "sub-1_followup", "b"),
+        ("same", "sub-2", "c"),
+        ("renamed", "x-1", "a"),
+        ("renamed", "x-2", "d"),
+        ("other", "sub-1", "e"),
+    ):
+        touch(tmp_path / folder, f"{case}/{case}_mri.nii.gz", f"{case}/{case}_label.nii.gz")
+        (tmp_path / folder / case / f"{case}_mri.nii.gz").write_text(content)
+    trained = tmp_path / "same" / "sub-1" / "sub-1_mri.nii.gz"
+    split = tmp_path / "split.json"
+    write_split(split, Split(("sub-1",), (), {"sub-1": fingerprint(trained)}))
+
+    def unseen(folder):
+        return [i["case_id"] for i in data_list(tmp_path / folder, ["mri"], "unseen", split_file=split)]
+
+    assert unseen("same") == ["sub-2"]  # nor the patient's other visit
+    assert unseen("renamed") == ["x-2"]  # the image is known by its content
+    assert unseen("other") == ["sub-1"]  # another dataset's patient of that id
+
+
+def test_a_flat_folder_of_one_channel_pairs_images_and_labels_by_name(tmp_path):
+    touch(tmp_path, "a.nii.gz", "a_label.nii.gz", "b.nii.gz")
+    found = {case.case_id: case.label and case.label.name for case in find_cases(tmp_path, ["mri"], False)}
+    assert found == {"a": "a_label.nii.gz", "b": None}
 
 
 def test_listing_cases_imports_no_torch():

@@ -18,10 +18,22 @@ def brain(shape=(21, 22, 9)) -> np.ndarray:
 
 def test_body_is_what_is_not_zero_where_zero_means_outside():
     image = brain()
-    np.testing.assert_array_equal(body_mask(image), image != 0)
+    np.testing.assert_array_equal(body_mask(image[None]), image != 0)
     few = RNG.normal(size=(20, 20, 20))
     few[0, 0, :3] = 0
-    assert body_mask(few).all()
+    assert body_mask(few[None]).all()
+
+
+def test_tissue_without_flow_lies_inside_the_body():
+    flow, volume = brain(), brain()
+    core = (slice(8, 12), slice(9, 13), slice(3, 6))
+    assert (flow[core] != 0).all()
+    inside = flow != 0
+    flow[core] = volume[core] = 0
+    mask = body_mask(np.stack([flow, volume]))
+    np.testing.assert_array_equal(mask, inside)
+    # far below the tissue's mean, which is 0
+    assert (z_score(flow, inside=mask)[core] < -1.5).all()
 
 
 def test_z_score_inside_the_body():
@@ -50,7 +62,7 @@ def test_percentile_scale_clips_inside_the_body():
 @pytest.mark.parametrize("shape", [(5, 5, 5), (30, 30, 30)])
 @pytest.mark.parametrize("scheme", [z_score, percentile_scale])
 def test_one_absurd_voxel_changes_next_to_nothing(scheme, shape):
-    image = RNG.normal(100, 10, shape).astype(np.float32)
+    image = np.random.default_rng(5).normal(100, 10, shape).astype(np.float32)
     damaged = image.copy()
     damaged[2, 2, 2] = 1e30
     difference = np.abs(scheme(damaged) - scheme(image))
