@@ -37,7 +37,7 @@ class Part(NamedTuple):
     seed: int
 
 
-PARTS = {"train": Part(80, healthy_share=0.2, seed=0), "test": Part(16, healthy_share=0.25, seed=1_000_000)}
+PARTS = {"train": Part(84, healthy_share=0.35, seed=0), "test": Part(16, healthy_share=0.25, seed=1_000_000)}
 FOLDS = 10  # the test cases tell how good it is; a small fold is enough to watch the training by
 
 
