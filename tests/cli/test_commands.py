@@ -77,7 +77,7 @@ def test_predict_gives_the_reason_for_every_case_that_is_not_done(pipeline, room
     )
     lines = pipeline("predict", "b", "i", "o").output.splitlines()
     assert lines[:2] == ["refused  b: 2 NaN voxels", "failed  c: RuntimeError"]
-    assert lines[2].startswith("1 done after repairs")
+    assert lines[2].startswith("1 done with remarks")
     assert lines[3].startswith("1 done, 1 refused, 1 failed; ")
 
 
