@@ -48,6 +48,6 @@ def closing_words(result: CohortResult, folder: Path) -> str:
     lines = [f"{o.status}  {o.case}: {o.reason}" for o in result.outcomes if o.reason]
     repaired = sum(o.status == "done" and bool(o.repairs) for o in result.outcomes)
     if repaired:
-        lines.append(f"{repaired} done with remarks on what was read (units, grids, rounding): column repairs of the table")
+        lines.append(f"{repaired} done with remarks on what was read (units, grids): column repairs of the table")
     counts = ", ".join(f"{number} {status}" for status, number in result.counts.items())
     return "\n".join([*lines, f"{counts}; every case: {folder / 'predictions.csv'}"])
