@@ -37,8 +37,13 @@ class Part(NamedTuple):
     seed: int
 
 
-PARTS = {"train": Part(84, healthy_share=0.35, seed=0), "test": Part(16, healthy_share=0.25, seed=1_000_000)}
-FOLDS = 10  # the test cases tell how good it is; a small fold is enough to watch the training by
+PARTS = {"train": Part(100, healthy_share=0.45, seed=0), "test": Part(16, healthy_share=0.25, seed=1_000_000)}
+OVERRIDES = (
+    "folds=10",  # the test cases tell how good it is; a small fold is enough to watch the training by
+    # Chosen with three trainings on 48 other phantoms: what a network makes of the wall of an old infarct has a mean
+    # below it more often than not, lesions are above.
+    "minimum_component_probability=0.87",
+)
 
 
 def command(
@@ -63,7 +68,7 @@ def command(
     with steps.step(f"Making brain-perfusion phantoms in {out}"), keeps("unfinished phantoms were removed"):
         data = phantoms(out, seed)
     with steps.step(f"Training {BUNDLE} for {budget}"), keeps(f"the phantoms and checkpoints are kept; {resume}"):
-        trained = run.train(BUNDLE, data / "train", out=run_dir, budget_s=budget_s, overrides=(f"folds={FOLDS}",))
+        trained = run.train(BUNDLE, data / "train", out=run_dir, budget_s=budget_s, overrides=OVERRIDES)
         typer.echo(trained.table)
     with keeps(f"the phantoms and the trained network in {run_dir} are kept"):
         with steps.step("Finding lesions in cases that were never trained on"):
