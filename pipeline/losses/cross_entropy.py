@@ -63,7 +63,7 @@ def cross_entropy_loss(
 def cross_entropy_of(sums: SoftmaxSums, class_weights: torch.Tensor | None, normalization: str) -> torch.Tensor:
     """:func:`cross_entropy_loss` of sums that another loss shares."""
     weight = with_class_weights(sums, class_weights)
-    return normalized(-sums.log_p, weight, sums.counted, normalization)
+    return -normalized(sums.log_p, weight, sums.counted, normalization)
 
 
 def with_class_weights(sums: SoftmaxSums, class_weights: torch.Tensor | None) -> torch.Tensor | None:

@@ -64,8 +64,7 @@ def focal_of(sums: SoftmaxSums, gamma: float, class_weights: torch.Tensor | None
     # 1 - p without cancellation where p is nearly 1. Where it is 0, the slope of a power below 1 is infinite, and its
     # product with log p = 0 would be NaN; the clamp passes no gradient there.
     wrong = (-torch.expm1(sums.log_p)).clamp_min(torch.finfo(sums.log_p.dtype).tiny)
-    values = -(wrong**gamma) * sums.log_p
-    return normalized(values, with_class_weights(sums, class_weights), sums.counted, normalization)
+    return -normalized(wrong**gamma * sums.log_p, with_class_weights(sums, class_weights), sums.counted, normalization)
 
 
 def _check(gamma: float) -> None:

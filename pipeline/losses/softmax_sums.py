@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from pipeline.errors import ConfigError, LabelError
 
 _BLOCK = 2**18
-"""Probabilities in a block: 1 MiB of them as float32, about half of a core's second-level cache."""
+"""Probabilities in a block: 1 MiB of them as float32, about half of a core's second-level cache. Up to four times as
+many go through in one: blocks of so few would cost more than they save."""
 
 
 class SoftmaxSums(NamedTuple):
@@ -128,11 +129,12 @@ class _SoftmaxSums(torch.autograd.Function):
     def forward(ctx: Any, logits: torch.Tensor, ids: torch.Tensor, weight: Any, ratios: bool, squares: bool) -> Any:
         batch, classes, voxels = logits.shape
         exact = torch.promote_types(logits.dtype, torch.float32)
-        p = logits.new_empty(logits.shape, dtype=exact)
-        log_p = p.new_empty((batch, voxels))
         # overlap, predicted, reference, overlap_squared, predicted_squared
-        sums = p.new_zeros((5, batch, classes))
+        sums = logits.new_zeros((5, batch, classes), dtype=exact)
         ctx.block = _block(logits)
+        in_one = ctx.block >= voxels  # then nothing is copied together
+        p = logits.new_empty((0,) if in_one else logits.shape, dtype=exact)
+        log_p = p.new_empty((0,) if in_one else (batch, voxels))
         # Autocast would multiply matrices in half precision.
         with torch.autocast(logits.device.type, enabled=False):
             for start in range(0, voxels, ctx.block):
@@ -140,11 +142,14 @@ class _SoftmaxSums(torch.autograd.Function):
                 target = ids[:, part].long()
                 all_log_p = F.log_softmax(logits[:, :, part], dim=1, dtype=exact)
                 own_log_p = all_log_p.gather(1, target[:, None])[:, 0]
-                log_p[:, part] = own_log_p
-                block_p = torch.exp(all_log_p, out=p[:, :, part])
+                block_p = all_log_p.exp_()
+                if in_one:
+                    p, log_p = block_p, own_log_p
+                else:
+                    p[:, :, part], log_p[:, part] = block_p, own_log_p
                 if ratios:
                     w = None if weight is None else weight[:, part]
-                    own = own_log_p.exp_()
+                    own = own_log_p.exp()
                     weighted = own if w is None else own * w
                     sums[0] += _per_class(weighted, target, classes)
                     sums[1] += _over_voxels(block_p, w)
@@ -163,7 +168,8 @@ class _SoftmaxSums(torch.autograd.Function):
     def backward(ctx: Any, h: torch.Tensor, *of_sums: torch.Tensor) -> Any:
         p, log_p, ids, weight = ctx.saved_tensors
         a, b, _, c, d = of_sums
-        gradient = torch.empty(p.shape, dtype=ctx.kind, device=p.device)
+        in_one = ctx.block >= p.shape[2]
+        gradient = p.new_empty((0,) if in_one else p.shape, dtype=ctx.kind)
         with torch.autocast(p.device.type, enabled=False):
             for start in range(0, p.shape[2], ctx.block):
                 part = slice(start, start + ctx.block)
@@ -188,14 +194,17 @@ class _SoftmaxSums(torch.autograd.Function):
                     mean = torch.bmm(b[:, None], block_p) if same else (block_p * v).sum(1, keepdim=True)
                     block = torch.sub(v, mean.add_(u[:, None])).mul_(block_p)
                 block.scatter_add_(1, target[:, None], u[:, None])
-                gradient[:, :, part] = block
+                if in_one:
+                    gradient = block.to(ctx.kind)
+                else:
+                    gradient[:, :, part] = block
         return gradient, None, None, None, None
 
 
 def _block(logits: torch.Tensor) -> int:
     """Voxels of a block: few enough for a CPU's cache; all of them on a GPU, where each operation costs its start."""
     batch, classes, voxels = logits.shape
-    if logits.device.type != "cpu":
+    if logits.device.type != "cpu" or logits.numel() <= 4 * _BLOCK:
         return max(1, voxels)
     return max(4096, _BLOCK // (batch * classes))
 
