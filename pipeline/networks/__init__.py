@@ -6,6 +6,8 @@ returns a list, full resolution first; in eval mode and under TorchScript every 
 """
 
 from pipeline.networks.unet import UNet
+from pipeline.networks.unet_3plus import UNet3Plus
 from pipeline.networks.unet_as_published import UNetAsPublished
+from pipeline.networks.unet_plus_plus import UNetPlusPlus
 
-__all__ = ["UNet", "UNetAsPublished"]
+__all__ = ["UNet", "UNet3Plus", "UNetAsPublished", "UNetPlusPlus"]

@@ -30,6 +30,14 @@ def test_default_weights_halve_and_sum_to_one():
     assert value.item() == pytest.approx(4 / 7 + 10 * 2 / 7 + 100 / 7)
 
 
+def test_default_weights_of_equal_resolutions_are_equal():
+    target = torch.zeros(1, 1, 8, 8)
+    value = DeepSupervision(Recorder())(levels((8, 8), (8, 8), (8, 8), (8, 8)), target)
+    assert value.item() == pytest.approx(1111 / 4)
+    value = DeepSupervision(Recorder())(levels((8, 8), (8, 8), (8, 4)), target)
+    assert value.item() == pytest.approx(2 / 5 + 10 * 2 / 5 + 100 / 5)
+
+
 def test_given_weights_stand_as_they_are():
     value = DeepSupervision(Recorder(), weights=[2, 0.5])(levels((4,), (2,)), torch.zeros(1, 1, 4))
     assert value.item() == 2 + 5
