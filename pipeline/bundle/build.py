@@ -141,6 +141,7 @@ def _resolve_all(
     for kind in (only,) if only else KINDS:
         written = bundle / "configs" / f"{kind}.json"
         config = _overridden(merged[kind], overrides, written)
+        _require_matching_sizes(config, written)
         result[kind] = standalone(config, written)
         require_data_only(result[kind], written)
     return result
@@ -168,12 +169,35 @@ def _overridden(
     return config
 
 
+def _require_matching_sizes(config: dict[str, Any], file: Path) -> None:
+    """What must agree within a config, refused here: found by the first case, it would look like the case's fault."""
+    dims, channels, classes = config["spatial_dims"], config["channels"], config["classes"]
+    for key in ("patch_size", "spacing_mm"):
+        value = config.get(key, [1] * dims)
+        if not isinstance(value, list) or len(value) != dims or any(isinstance(v, str | bool | None) for v in value):
+            raise ConfigError(f"{key} {value}", expected=f"{dims} numbers, one per axis", file=file)
+    if any(axis not in range(dims) for axis in config.get("flip_axes", ())):
+        raise ConfigError(f"flip_axes {config['flip_axes']}", expected=f"axes from 0 to {dims - 1}", file=file)
+    if not channels or not classes:
+        return
+    for key, count, of in (("in_channels", len(channels), "channels"), ("out_channels", len(classes) + 1, "classes")):
+        if config.get(key, count) != count:
+            raise ConfigError(
+                f"{key} {config[key]} with {of} {list(config[of])}",
+                expected=f"{key}: {count}" + (", one per class and one for the background" if of == "classes" else ""),
+                file=file,
+            )
+
+
 def _unknown_key(path: KeyPath, known: Iterable[str], configs: Iterable[dict[str, Any]], file: Any) -> ConfigError:
     near = nearest(path, known, configs)
+    fix = None if near else f"take one of {', '.join(known)}"
+    if "scheme" in known:  # a normalisation: each scheme has keys of its own
+        fix = "for another scheme, write _replace_: true beside it: its keys then stand alone"
     return ConfigError(
         f"the unknown key {'#'.join(path)}",
         expected=f"a key that the config knows{' (nearest: ' + ', '.join(near) + ')' if near else ''}",
-        fix=None if near else f"take one of {', '.join(known)}",
+        fix=fix,
         file=file,
     )
 

@@ -1,4 +1,4 @@
-"""Running a bundle: train, evaluate, predict, and publish what a run has trained.
+"""Running a bundle: train, evaluate, predict.
 
 A run's folder is itself a bundle: its ``configs/`` hold the resolved configs that it ran with, its ``models/`` the
 weights. So ``pipeline predict RUN ...`` works, and so does plain MONAI on ``RUN/configs/train.json``.
@@ -6,29 +6,27 @@ weights. So ``pipeline predict RUN ...`` works, and so does plain MONAI on ``RUN
 
 from __future__ import annotations
 
-import json
 import logging
 import shlex
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.bundle.build import KINDS, resolve
+from pipeline.bundle.build import resolve
 from pipeline.bundle.find import find_bundle
+from pipeline.bundle.overrides import parse_override
+from pipeline.bundle.publish import WEIGHTS_DEPEND_ON
+from pipeline.bundle.run_folder import new_folder, settle, write_bundle
 from pipeline.data import find_cases
-from pipeline.errors import BundleError, ConfigError
+from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipeline.engines.cohort import CohortResult
 
 logger = logging.getLogger("pipeline.bundle")
 
-# What weights mean something with: another value gives another input, or another meaning to the output.
-_WEIGHTS_DEPEND_ON = ("network_def", "channels", "classes", "orientation", "spacing_mm", "normalization", "patch_size")
 DEFAULT_BUDGET_S = {"cpu": 30 * 60.0, "cuda": 60 * 60.0}
 
 
@@ -88,13 +86,15 @@ def train(
         raise ConfigError("both a budget and max_epochs", expected="one of them: a run ends by the clock or by epochs")
     folder = Path(resume) if resume is not None else find_bundle(bundle)
     config = resolve(folder, "train", overrides=overrides)
+    if resume is not None:
+        _refuse_another_bundle(bundle, folder, config)
     find_cases(data, config["channels"], keep_incomplete=True)  # a wrong path is refused before anything is written
     if resume is not None:
         run_dir = folder
         budget_s = budget_s if budget_s is not None else config["budget_s"]
-        config |= {"resume": True, "split_file": str((run_dir / "split.json").resolve())}
+        config |= {"resume": True, "split_file": str((run_dir / "models" / "split.json").resolve())}
     else:
-        run_dir = Path(out) if out is not None else _new_folder(folder.name)
+        run_dir = Path(out) if out is not None else new_folder(folder.name)
         if (run_dir / "run.json").exists():
             raise ConfigError(
                 f"a run in {run_dir} already", fix=f"go on with it by --resume {run_dir}, or choose another --out"
@@ -104,12 +104,12 @@ def train(
         logger.info("no budget given: training for %.0f minutes (--budget TIME, or max_epochs=N)", budget_s / 60)
     config |= {"budget_s": None if by_epochs else budget_s, "dataset_dir": str(Path(data).resolve())}
     lasting = dict(config)
-    _settle(config, run_dir, data)
+    settle(config, run_dir, data)
     config["started_at"] = started
     parser = _parse(config, folder / "configs" / "metadata.json")
     _run(parser, "initialize")
     trainer = parser.get_parsed_content("train#trainer")
-    _write_bundle(folder, run_dir, lasting, overrides)  # now that all of it has been accepted
+    write_bundle(folder, run_dir, lasting, overrides)  # now that all of it has been accepted
     try:
         _run(parser, "run")
     except KeyboardInterrupt:
@@ -148,19 +148,12 @@ def evaluate(
     _refuse_foreign_to_weights(overrides)
     folder = find_bundle(bundle)
     config = resolve(folder, "evaluate", overrides=overrides)
-    out = Path(out) if out is not None else _new_folder(f"{folder.name}-evaluation")
-    _settle(config, out, data)
+    out = Path(out) if out is not None else new_folder(f"{folder.name}-evaluation")
+    settle(config, out, data)
     config["bundle_root"] = str(folder.resolve())
     if weights is not None:
         config["checkpoint"] = str(Path(weights).resolve())
-    if not any(text.partition("=")[0] in ("part", "fold", "split_file") for text in overrides):
-        split = _split_of(Path(weights) if weights is not None else folder / "models" / "model.pt")
-        config["part"] = "all" if split is None else "unseen"
-        config["split_file"] = None if split is None else str(split)
-        if split is None:
-            logger.warning(
-                "no split.json beside these weights: it is not known which of these cases they were trained on"
-            )
+    _choose_part(config, Path(weights) if weights is not None else folder / "models" / "model.pt", overrides)
     parser = _parse(config, folder / "configs" / "metadata.json")
     _run(parser, "initialize")
     _run(parser, "run")
@@ -211,34 +204,6 @@ def predict(
     )
 
 
-def publish(run: str | Path, bundle: str | Path) -> Path:
-    """Put a run's best weights into a bundle's ``models/``: the one way in. Returns the file.
-
-    The cases that they were trained on go along (``models/split.json``), so that an evaluation never counts them.
-    """
-    run, target = Path(run), find_bundle(bundle)
-    weights, record = run / "models" / "model.pt", run / "run.json"
-    for file in (weights, record):
-        if not file.is_file():
-            raise BundleError("no such file", file=file, expected="a run that pipeline train has completed")
-    own, wanted = resolve(run, "inference"), resolve(target, "inference")
-    differing = [name for name in _WEIGHTS_DEPEND_ON if own.get(name) != wanted.get(name)]
-    if differing:
-        raise BundleError(
-            f"weights trained with other values of {', '.join(differing)}: "
-            + "; ".join(f"{name} {own.get(name)}" for name in differing),
-            file=run,
-            expected="; ".join(f"{name} {wanted.get(name)}" for name in differing),
-            fix="write the run's values into the bundle's bundle.yaml and build it, or train with the bundle's",
-        )
-    models = target / "models"
-    models.mkdir(exist_ok=True)
-    for source in (weights, run / "split.json"):
-        shutil.copyfile(source, models / f".{source.name}")
-        (models / f".{source.name}").replace(models / source.name)
-    return models / "model.pt"
-
-
 def _refuse(overrides: Sequence[str], instead: dict[str, str]) -> None:
     """Overrides that the command would take back again: there is another word for each."""
     for text in overrides:
@@ -248,11 +213,24 @@ def _refuse(overrides: Sequence[str], instead: dict[str, str]) -> None:
 
 
 def _refuse_foreign_to_weights(overrides: Sequence[str]) -> None:
-    fixed = {*_WEIGHTS_DEPEND_ON, "in_channels", "out_channels", "network"} - {"patch_size"}  # a window may be smaller
+    fixed = {*WEIGHTS_DEPEND_ON, "in_channels", "out_channels", "network"} - {"patch_size"}  # a window may be smaller
     for text in overrides:
         if text.partition("=")[0].replace("::", "#").split("#")[0] in fixed:
             raise ConfigError(
                 f"{text} for weights that were trained otherwise", fix="train with that value, or leave it as it is"
+            )
+
+
+def _refuse_another_bundle(named: str | Path, run_dir: Path, config: dict[str, Any]) -> None:
+    """``--resume`` goes on with the run's own configs: a bundle that is named beside it must be the run's."""
+    bundle = find_bundle(named)
+    wanted = resolve(bundle, "train") if bundle != run_dir else config
+    for name in ("channels", "classes"):
+        if wanted[name] != config[name]:
+            raise ConfigError(
+                f"--resume {run_dir}, a run with the {name} {config[name]}",
+                expected=f"a run of {bundle.name}, whose {name} are {wanted[name]}",
+                fix="name the bundle that the run was trained from, or the run's folder itself",
             )
 
 
@@ -267,51 +245,18 @@ def _refuse_to_overwrite(items: Sequence[dict[str, Any]], output: Path) -> None:
             )
 
 
-def _new_folder(name: str) -> Path:
-    return Path("runs") / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-
-
-def _settle(config: dict[str, Any], run_dir: Path, data: str | Path) -> None:
-    """Tie a config to this run's folder and data, as absolute paths: it can be run again from anywhere."""
-    config["bundle_root"] = config["output_dir"] = str(run_dir.resolve())
-    config["dataset_dir"] = str(Path(data).resolve())
-    config["run_dir"] = {"_target_": "pipeline.engines.run_folder", "output_dir": "@output_dir", "name": "."}
-
-
-def _write_bundle(source: Path, run_dir: Path, train_config: dict[str, Any], overrides: Sequence[str]) -> None:
-    """The run's folder as a bundle; run again from there, by plain MONAI, it writes to a new folder below it."""
-    configs = run_dir / "configs"
-    configs.mkdir(parents=True, exist_ok=True)
-    for kind in KINDS:
-        config = dict(train_config) | {"resume": False}
-        if kind != "train":
-            config = resolve(source, kind, overrides=_known_to(source, kind, overrides))
-        config["bundle_root"] = str(run_dir.resolve())
-        (configs / f"{kind}.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    metadata = source / "configs" / "metadata.json"
-    if metadata.is_file() and source != run_dir:
-        shutil.copyfile(metadata, configs / "metadata.json")
-
-
-def _known_to(bundle: Path, kind: str, overrides: Sequence[str]) -> list[str]:
-    """Those overrides of a training that another kind of config knows: ``patch_size``, but not ``batch_size``."""
-
-    def known(text: str) -> bool:
-        try:
-            resolve(bundle, kind, overrides=[text])
-        except ConfigError:
-            return False
-        return True
-
-    return [text for text in overrides if known(text)]
-
-
-def _split_of(weights: Path) -> Path | None:
-    """The record of what ``weights`` were trained on: beside published weights, or in the folder of their run."""
-    return next(
-        (file for file in (weights.with_name("split.json"), weights.parent.parent / "split.json") if file.is_file()),
-        None,
-    )
+def _choose_part(config: dict[str, Any], weights: Path, overrides: Sequence[str]) -> None:
+    """Which cases an evaluation measures: those that the weights have not seen, unless an override says otherwise."""
+    given = {parse_override(text)[0] for text in overrides}
+    split = weights.with_name("split.json")
+    if "split_file" not in given:
+        config["split_file"] = str(split) if split.is_file() else None
+    if given & {"fold", "folds"}:
+        config["part"] = config["part"] if "part" in given else "validate"
+        config["split_file"] = config["split_file"] if "split_file" in given else None
+    elif "part" not in given and config["split_file"] is None:
+        config["part"] = "all"
+        logger.warning("no split.json beside these weights: it is not known which of these cases they were trained on")
 
 
 def _device_type(config: dict[str, Any]) -> str:

@@ -20,6 +20,6 @@ def command(
     bundle: words.Bundle,
 ) -> None:
     """Copy the best weights of a run into a bundle's models/: the only way by which a run changes a bundle."""
-    from pipeline.bundle import run
+    from pipeline.bundle.publish import publish
 
-    typer.echo(f"published: {run.publish(source, bundle)}")
+    typer.echo(f"published: {publish(source, bundle)}")

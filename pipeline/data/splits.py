@@ -94,6 +94,7 @@ def _rank(seed: int, name: str) -> bytes:
 
 def write_split(path: str | PathLike[str], split: Split) -> None:
     """Write a split as JSON, so that a run can be repeated and compared on the same cases."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(json.dumps(asdict(split), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

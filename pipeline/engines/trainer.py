@@ -105,11 +105,20 @@ class Trainer(SupervisedTrainer):
         )
         self.state.precision = None
         self._scaler = torch.amp.GradScaler(self.state.device.type, enabled=False)
+        self._resumed_scale: dict[str, Any] | None = None
         self.add_event_handler(Events.EXCEPTION_RAISED, raise_again)
 
     def restart_clock(self) -> None:
         """Forget the time since the last iteration: it was spent on something else, a validation."""
         self._clock.restart()
+
+    def scaler_state_dict(self) -> dict[str, Any]:
+        """The gradient scaler's state: empty but in float16."""
+        return self._scaler.state_dict()
+
+    def load_scaler_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with this scale: it took the stopped run its first steps, some of them skipped, to find it."""
+        self._resumed_scale = state or None
 
     def _choose_precision(self, inputs: torch.Tensor, targets: torch.Tensor) -> Precision:
         device = self.state.device
@@ -131,6 +140,8 @@ class Trainer(SupervisedTrainer):
             self.restart_clock()  # the probe is no part of the first iteration
         chosen.prepare(self.network)
         self._scaler = torch.amp.GradScaler(device.type, enabled=chosen.dtype is torch.float16)
+        if self._resumed_scale is not None and self._scaler.is_enabled():
+            self._scaler.load_state_dict(self._resumed_scale)
         return chosen
 
     def _probe(self, precision: Precision, inputs: torch.Tensor, targets: torch.Tensor) -> None:

@@ -80,6 +80,8 @@ class Resumable:
         state: dict[str, Any] = {name: part.state_dict() for name, part in self.parts.items()}
         state["trainer"] = {"iteration": engine.state.iteration, "epoch_length": engine.state.epoch_length}
         state["torch_random"] = torch.get_rng_state()
+        if hasattr(engine, "scaler_state_dict"):
+            state["gradient_scaler"] = engine.scaler_state_dict()
         state["precision"] = getattr(getattr(engine.state, "precision", None), "name", None)
         if self.validator is not None:
             state["best_validation"] = getattr(self.validator.state, "best_validation", None)
@@ -118,6 +120,8 @@ class Resumable:
             sampler.skip = engine.state.iteration % length * engine.data_loader.batch_size
         if state["precision"] and getattr(engine, "requested_precision", None) == "auto":
             engine.requested_precision = state["precision"]
+        if hasattr(engine, "load_scaler_state_dict"):
+            engine.load_scaler_state_dict(state["gradient_scaler"])
         if engine.state.iteration % length == 0:
             torch.set_rng_state(state["torch_random"])
         else:

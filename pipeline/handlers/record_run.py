@@ -1,4 +1,4 @@
-"""``run.json`` and ``split.json``: what is needed to know, later, what a run was."""
+"""``run.json`` and ``models/split.json``: what is needed to know, later, what a run was."""
 
 from __future__ import annotations
 
@@ -78,10 +78,11 @@ class RecordRun:
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._interrupted)
 
     def _write_split(self, engine: Engine) -> None:
+        # Beside the weights, and published with them: an evaluation must know what they were trained on.
         ids = {part: tuple(sorted(item["case_id"] for item in dataset.data)) for part, dataset in self.datasets.items()}
         items = (item for dataset in self.datasets.values() for item in dataset.data)
         prints = {item["case_id"]: fingerprint(next(iter(item["image"].values()))) for item in items}
-        write_split(self.run_dir / "split.json", Split(**ids, fingerprints=prints))
+        write_split(self.run_dir / "models" / "split.json", Split(**ids, fingerprints=prints))
 
     def _interrupted(self, engine: Engine, error: BaseException) -> None:
         self._write(engine, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")

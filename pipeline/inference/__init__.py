@@ -4,7 +4,7 @@ To add an inferer: a subclass of ``monai.inferers.Inferer`` in a file of its own
 on the inputs' own spatial size; name it here, and ``tests/contracts/test_inferers.py`` holds it to that.
 """
 
-from pipeline.inference.components import remove_small_components
+from pipeline.inference.components import remove_components
 from pipeline.inference.mirroring import mirrored
 from pipeline.inference.padding import pad
 from pipeline.inference.restore import Restored, own_grid, restore_to_grid
@@ -18,7 +18,7 @@ __all__ = [
     "mirrored",
     "own_grid",
     "pad",
-    "remove_small_components",
+    "remove_components",
     "restore_to_grid",
     "window_corners",
 ]

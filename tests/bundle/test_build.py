@@ -201,6 +201,8 @@ def test_overrides_by_name_and_by_yaml_value(bundle, configs):
         ("max_epochs=ten", "the text 'ten' in place of 3 at max_epochs"),
         ("max_epochs={a: 1}", "a dict in place of 3 at max_epochs"),
         ("patch_size={a: 1}", "a dict in place of a list at patch_size"),
+        ("patch_size=[4, 4]", r"patch_size \[4, 4\]; expected 3 numbers, one per axis"),
+        ("patch_size=4", "expected 3 numbers, one per axis"),
         ("train#trainer#network#channels=3", "unknown key train#trainer#network#channels"),
         ("learning_rate=1e-4", "write 1.0e-4"),
         ("train#handlers#0#interval=2", "unknown key train#handlers#0"),
@@ -233,7 +235,7 @@ def test_the_number_of_dimensions_picks_the_networks_file(delta, configs):
     bundle = delta("spatial_dims: 2\npatch_size: [8, 8]")
     (bundle / "configs" / "bundle.yaml").write_text("network: small\nspatial_dims: 2\npatch_size: [8, 8]")
     assert resolve(bundle, "train", configs=configs)["network_def"]["channels"] == [2, 4]
-    config = resolve(bundle, "train", overrides=("spatial_dims=3",), configs=configs)
+    config = resolve(bundle, "train", overrides=("spatial_dims=3", "patch_size=[8, 8, 8]"), configs=configs)
     assert config["network_def"]["channels"] == [4, 8]
     (bundle / "configs" / "bundle.yaml").write_text("spatial_dims: 2")
     with pytest.raises(ConfigError, match=r"no network.*network: NAME, of residual_3d, small_2d, small_3d"):

@@ -53,4 +53,4 @@ def run(phantoms, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def split(run) -> dict[str, list[str]]:
-    return json.loads((run / "split.json").read_text(encoding="utf-8"))
+    return json.loads((run / "models" / "split.json").read_text(encoding="utf-8"))

@@ -53,7 +53,8 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> Rooms:
         }
     )
     names = {
-        "pipeline.bundle.run": ("train", "evaluate", "predict", "publish"),
+        "pipeline.bundle.run": ("train", "evaluate", "predict"),
+        "pipeline.bundle.publish": ("publish",),
         "pipeline.bundle": ("find_bundle", "shipped_bundles", "is_bundle", "build", "verify"),
         "pipeline.data.phantom_dataset": ("write_dataset",),
     }

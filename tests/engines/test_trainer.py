@@ -95,6 +95,26 @@ def test_an_interrupted_run_ends_where_the_uninterrupted_ends(tmp_path, stop_at)
     assert resumed.state.iteration == whole.state.iteration
 
 
+def test_the_scale_of_float16_gradients_survives_a_resume(tmp_path):
+    first, _ = make_trainer(tmp_path, epochs=1, precision="float16")
+    first.run()
+    scale = first.scaler_state_dict()
+    assert scale["scale"] > 0
+
+    class Stop(Exception):
+        pass
+
+    def stop(engine):
+        raise Stop
+
+    resumed, _ = make_trainer(tmp_path, epochs=2, precision="float16", resume=True)
+    resumed.add_event_handler(IterationEvents.FORWARD_COMPLETED, stop)
+    resumed.load_scaler_state_dict(scale | {"scale": 1024.0})
+    with pytest.raises(Stop):
+        resumed.run()
+    assert resumed.scaler_state_dict()["scale"] == 1024.0
+
+
 def test_resuming_without_a_checkpoint_or_with_other_data_is_refused(tmp_path):
     with pytest.raises(DataError, match="no checkpoint"):
         make_trainer(tmp_path, resume=True)

@@ -1,0 +1,41 @@
+"""Publishing: what a run has trained becomes what a bundle ships."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from pipeline.bundle.build import resolve
+from pipeline.bundle.find import find_bundle
+from pipeline.errors import BundleError
+
+WEIGHTS_DEPEND_ON = ("network_def", "channels", "classes", "orientation", "spacing_mm", "normalization", "patch_size")
+"""What weights mean something with: another value gives another input, or another meaning to the output."""
+
+
+def publish(run: str | Path, bundle: str | Path) -> Path:
+    """Put a run's best weights into a bundle's ``models/``: the one way in. Returns the file.
+
+    The cases that they were trained on go along (``models/split.json``), so that an evaluation never counts them.
+    """
+    run, target = Path(run), find_bundle(bundle)
+    weights, split = run / "models" / "model.pt", run / "models" / "split.json"
+    for file in (weights, split, run / "run.json"):
+        if not file.is_file():
+            raise BundleError("no such file", file=file, expected="a run that pipeline train has completed")
+    own, wanted = resolve(run, "inference"), resolve(target, "inference")
+    differing = [name for name in WEIGHTS_DEPEND_ON if own.get(name) != wanted.get(name)]
+    if differing:
+        raise BundleError(
+            f"weights trained with other values of {', '.join(differing)}: "
+            + "; ".join(f"{name} {own.get(name)}" for name in differing),
+            file=run,
+            expected="; ".join(f"{name} {wanted.get(name)}" for name in differing),
+            fix="write the run's values into the bundle's bundle.yaml and build it, or train with the bundle's",
+        )
+    models = target / "models"
+    models.mkdir(exist_ok=True)
+    for source in (weights, split):
+        shutil.copyfile(source, models / f".{source.name}")
+        (models / f".{source.name}").replace(models / source.name)
+    return models / "model.pt"

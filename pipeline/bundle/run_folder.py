@@ -1,0 +1,53 @@
+"""The folder of a run: a bundle of its own, whose configs are those that the run was made with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.bundle.base import KINDS
+from pipeline.bundle.build import resolve
+from pipeline.errors import ConfigError
+
+
+def new_folder(name: str) -> Path:
+    return Path("runs") / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def settle(config: dict[str, Any], run_dir: Path, data: str | Path) -> None:
+    """Tie a config to this run's folder and data, as absolute paths: it can be run again from anywhere."""
+    config["bundle_root"] = config["output_dir"] = str(run_dir.resolve())
+    config["dataset_dir"] = str(Path(data).resolve())
+    config["run_dir"] = {"_target_": "pipeline.engines.run_folder", "output_dir": "@output_dir", "name": "."}
+
+
+def write_bundle(source: Path, run_dir: Path, train_config: dict[str, Any], overrides: Sequence[str]) -> None:
+    """The run's folder as a bundle; run again from there, by plain MONAI, it writes to a new folder below it."""
+    configs = run_dir / "configs"
+    configs.mkdir(parents=True, exist_ok=True)
+    for kind in KINDS:
+        config = dict(train_config) | {"resume": False}
+        if kind != "train":
+            config = resolve(source, kind, overrides=_known_to(source, kind, overrides))
+        config["bundle_root"] = str(run_dir.resolve())
+        (configs / f"{kind}.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    metadata = source / "configs" / "metadata.json"
+    if metadata.is_file() and source != run_dir:
+        shutil.copyfile(metadata, configs / "metadata.json")
+
+
+def _known_to(bundle: Path, kind: str, overrides: Sequence[str]) -> list[str]:
+    """Those overrides of a training that another kind of config knows: ``patch_size``, but not ``batch_size``."""
+
+    def known(text: str) -> bool:
+        try:
+            resolve(bundle, kind, overrides=[text])
+        except ConfigError:
+            return False
+        return True
+
+    return [text for text in overrides if known(text)]
