@@ -214,6 +214,6 @@ def check_input_size(size: Sequence[int], total_stride: Sequence[int], one_voxel
         doubled = [n * 2 for n in size]
         raise ConfigError(
             f"an input of {' x '.join(map(str, size))} voxels, one voxel at the network's deepest level",
-            expected=f"more than the total stride {stride} along an axis: instance norm turns one voxel to zero",
+            expected=f"more than the total stride {stride} along an axis: a norm turns one voxel alone to zero",
             fix=f"use a patch or window of {' x '.join(map(str, doubled))}, or fewer levels",
         )

@@ -73,7 +73,7 @@ class UNet3Plus(nn.Module):
 
     Raises:
         ConfigError: contradictory arguments; in ``forward`` a size that the strides do not divide, or one voxel at the
-            deepest level under instance norm. It names the nearest sizes to use.
+            deepest level that a norm needs more of. It names the nearest sizes to use.
 
     >>> network = UNet3Plus(spatial_dims=3, in_channels=3, out_channels=2, channels=[4, 8, 16],
     ...                     kernel_sizes=[[3, 3, 1], 3, 3], strides=[1, [2, 2, 1], 2])
@@ -109,7 +109,7 @@ class UNet3Plus(nn.Module):
 
         self.spatial_dims, self.in_channels, self.out_channels = spatial_dims, in_channels, out_channels
         self.total_stride = levels.total_stride
-        self.one_voxel_allowed = norm_takes_one_voxel(norm, maps[-1])
+        self.one_voxel_allowed, self.batch_norm = norm_takes_one_voxel(norm, maps[-1]), norm == "batch"
         self.deep_supervision = deep_supervision
         self.mode = "bilinear" if spatial_dims == 2 else "trilinear"
 
@@ -150,7 +150,8 @@ class UNet3Plus(nn.Module):
 
     def forward(self, x: torch.Tensor):  # no return type: TorchScript infers Tensor, eager mode may return a list
         if not torch.jit.is_scripting() and not torch.jit.is_tracing():
-            check_input_size(x.shape[2:], self.total_stride, self.one_voxel_allowed)
+            alone = self.training and self.batch_norm and x.shape[0] == 1  # no statistics of one voxel
+            check_input_size(x.shape[2:], self.total_stride, self.one_voxel_allowed and not alone)
         size = x.shape[2:]
 
         # features[k] is X_En^{k+1}, until the decoder, on its way up, puts X_De^{k+1} in its place.

@@ -83,7 +83,7 @@ class UNetPlusPlus(nn.Module):
 
     Raises:
         ConfigError: contradictory arguments; in ``forward`` a size that the strides do not divide, or one voxel in the
-            last row under instance norm. It names the nearest sizes to use.
+            last row that a norm needs more of. It names the nearest sizes to use.
 
     >>> network = UNetPlusPlus(spatial_dims=3, in_channels=3, out_channels=2, channels=[4, 8, 16],
     ...                        kernel_sizes=[[3, 3, 1], 3, 3], strides=[1, [2, 2, 1], 2])
@@ -131,7 +131,7 @@ class UNetPlusPlus(nn.Module):
 
         self.spatial_dims, self.in_channels, self.out_channels = spatial_dims, in_channels, out_channels
         self.depth, self.total_stride = levels.depth, levels.total_stride
-        self.one_voxel_allowed = norm_takes_one_voxel(norm, maps[-1])
+        self.one_voxel_allowed, self.batch_norm = norm_takes_one_voxel(norm, maps[-1]), norm == "batch"
         self.skip_connections, self.deep_supervision = skip_connections, deep_supervision
         # What `prune` makes the smaller network of.
         self._levels = levels
@@ -193,7 +193,8 @@ class UNetPlusPlus(nn.Module):
 
     def forward(self, x: torch.Tensor):  # no return type: TorchScript infers Tensor, eager mode may return a list
         if not torch.jit.is_scripting() and not torch.jit.is_tracing():
-            check_input_size(x.shape[2:], self.total_stride, self.one_voxel_allowed)
+            alone = self.training and self.batch_norm and x.shape[0] == 1  # no statistics of one voxel
+            check_input_size(x.shape[2:], self.total_stride, self.one_voxel_allowed and not alone)
 
         supervised = self.training and self.deep_supervision
         averaged = self.deep_supervision and self.inference_mode == "accurate"

@@ -226,3 +226,11 @@ def test_a_size_that_it_cannot_take_is_refused_with_the_size_to_use():
     with pytest.raises(ConfigError) as caught:
         network(torch.zeros(1, 1, 20, 16, 16))
     assert re.search("16 x 16 x 16 or 24 x 16 x 16", str(caught.value)), caught.value
+
+
+def test_one_voxel_in_the_last_row_needs_a_batch_for_batch_norm_to_train_on():
+    network = UNetPlusPlus(2, 1, 2, channels=(4, 8))
+    assert network(torch.randn(2, 1, 2, 2))[0].shape == (2, 2, 2, 2)
+    assert network.eval()(torch.randn(1, 1, 2, 2)).shape == (1, 2, 2, 2)
+    with pytest.raises(ConfigError, match="use a patch or window of 4 x 4"):
+        network.train()(torch.randn(1, 1, 2, 2))
