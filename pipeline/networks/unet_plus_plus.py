@@ -83,7 +83,7 @@ class UNetPlusPlus(nn.Module):
 
     Raises:
         ConfigError: contradictory arguments; in ``forward`` a size that the strides do not divide, or one voxel in the
-            last row that a norm needs more of. It names the nearest sizes to use.
+            last row, where a norm needs more. It names the nearest sizes to use.
 
     >>> network = UNetPlusPlus(spatial_dims=3, in_channels=3, out_channels=2, channels=[4, 8, 16],
     ...                        kernel_sizes=[[3, 3, 1], 3, 3], strides=[1, [2, 2, 1], 2])
