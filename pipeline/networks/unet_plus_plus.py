@@ -1,17 +1,17 @@
-"""U-Net++: U-Nets of every depth in one network, their decoders linked by dense skip connections.
+r"""U-Net++: U-Nets of every depth in one network, their decoders linked by dense skip connections.
 
 Zhou et al., UNet++: A Nested U-Net Architecture for Medical Image Segmentation, DLMIA 2018 (arXiv 1807.10165) and
 Zhou et al., UNet++: Redesigning Skip Connections to Exploit Multiscale Features in Image Segmentation, IEEE TMI 2020
 (arXiv 1912.05074), whose symbols this page keeps. ``X^{i,j}`` is node j of row i; row i has the resolution of level i::
 
     X00 -- X01 -- X02 -- X03 -- X04      X00 X10 X20 X30 X40: the encoder, each from the one above it
-      \\   /  \\   /  \\   /  \\   /         every other node: from all nodes to its left, and from the one
+      \   /  \   /  \   /  \   /         every other node: from all nodes to its left, and from the one
        X10 -- X11 -- X12 -- X13            below it (X11 for X02), up-sampled
-         \\   /  \\   /  \\   /
+         \   /  \   /  \   /
           X20 -- X21 -- X22              The diagonal that ends in X0d is the decoder of a U-Net with d + 1
-            \\   /  \\   /                 levels, L^d. L^d needs nothing below its diagonal: cut there, and the
+            \   /  \   /                 levels, L^d. L^d needs nothing below its diagonal: cut there, and the
              X30 -- X31                  smaller network gives the same result at X0d (``prune``).
-               \\   /
+               \   /
                 X40
 """
 
@@ -78,8 +78,8 @@ class UNetPlusPlus(nn.Module):
         total_stride: by how much each axis is smaller in the last row.
 
     The papers weigh all branches alike (``pipeline.losses.DeepSupervision`` does so where sizes are equal). Their
-    9.04 M parameters (2018, table 2) are those of two convolutions per node without a norm, one channel in and out and
-    one head; pruned, L^1 ... L^3 have 0.10, 0.51 and 2.20 M. The papers count no FLOPs.
+    9.04 M parameters (2018) are those of two convolutions per node without a norm, of one channel in and out and one
+    head; pruned, L^1 ... L^3 have 0.10, 0.51 and 2.20 M.
 
     Raises:
         ConfigError: contradictory arguments; in ``forward`` a size that the strides do not divide, or one voxel in the

@@ -4,7 +4,8 @@ import torch.nn.functional as F
 
 from pipeline.errors import ConfigError
 from pipeline.networks import UNet3Plus
-from pipeline.networks.unet_3plus import ClassificationGuide, UpConvolution
+from pipeline.networks.unet_3plus import ClassificationGuide
+from pipeline.networks.up_convolution import UpConvolution
 
 SMALL = {"channels": (4, 8, 16), "norm": "instance"}
 
