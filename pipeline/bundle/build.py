@@ -23,6 +23,7 @@ from pipeline.bundle.base import KINDS, Base
 from pipeline.bundle.find import shipped_configs
 from pipeline.bundle.merge import KeyPath, Merge, nearest
 from pipeline.bundle.overrides import Override, is_network_name, parse_override, take_network
+from pipeline.bundle.signature import SPECIAL_KEYS
 from pipeline.bundle.standalone import standalone
 from pipeline.bundle.strict_yaml import read
 from pipeline.errors import BundleError, ConfigError
@@ -39,13 +40,23 @@ class BuildResult:
     changed: tuple[Path, ...]
 
 
-def build(bundle: Path, *, check: bool = False, configs: Path | None = None) -> BuildResult:
+def build(
+    bundle: Path,
+    *,
+    check: bool = False,
+    configs: Path | None = None,
+    network: str | None = None,
+    out: Path | None = None,
+) -> BuildResult:
     """Writes ``configs/<kind>.json`` of a bundle for each of the five `KINDS`: the same bytes for the same input.
 
     Args:
         bundle: the bundle's folder.
         check: compare instead of writing.
         configs: the base configs; by default the shipped ones.
+        network: name of another network's base file (see `resolve`), for a copy at ``out``: the bundle's own files
+            say what its ``bundle.yaml`` says.
+        out: folder to write to instead of the bundle's; gets its ``metadata.json`` too.
 
     Raises:
         BundleError: the bundle has no ``bundle.yaml``, holds more than data, or (with ``check``) has stale files.
@@ -53,18 +64,29 @@ def build(bundle: Path, *, check: bool = False, configs: Path | None = None) -> 
     """
     if not _delta_file(bundle).is_file():
         raise BundleError("no configs/bundle.yaml", file=bundle, fix="load a bundle of generated files as it is")
+    if network is not None and out is None:
+        raise ConfigError(
+            f"network={network} for the bundle's own files",
+            expected="what bundle.yaml says",
+            fix=f"write network: {network} there, or build a copy of the configs by --out DIR",
+        )
+    folder = (out or bundle) / "configs"
     contents = {
-        bundle / "configs" / f"{kind}.json": _dump(config)
-        for kind, config in _resolve_all(bundle, None, configs or shipped_configs()).items()
+        folder / f"{kind}.json": _dump(config)
+        for kind, config in _resolve_all(bundle, network, configs or shipped_configs()).items()
     }
+    metadata = bundle / "configs" / "metadata.json"
+    if out is not None and metadata.is_file():
+        contents[folder / "metadata.json"] = metadata.read_bytes()
     changed = tuple(f for f, content in contents.items() if not f.is_file() or f.read_bytes() != content)
     if check and changed:
         raise BundleError(
             f"stale {', '.join(f.name for f in changed)}",
             expected="what the base and bundle.yaml generate",
             fix=f"pipeline build {bundle.name}",
-            file=bundle / "configs",
+            file=folder,
         )
+    folder.mkdir(parents=True, exist_ok=True)
     for file in changed:
         temporary = file.with_name(f".{file.name}.tmp")
         temporary.write_bytes(contents[file])
@@ -84,8 +106,9 @@ def resolve(
 
     Args:
         kind: one of `KINDS`.
-        network: name of another network's base file; ``network=NAME`` among the overrides says the same. The bundle's
-            own ``network_def`` is then left out (and that is logged): it is written for the bundle's own network.
+        network: name of another network's base file; ``network=NAME`` among the overrides says the same. Of the
+            bundle's own ``network_def``, what the files of both networks name (``channels``, ``strides``...: in
+            pipeline.networks equal names mean the same) goes along to it; the rest is left out, and that is logged.
         overrides: ``KEY=VALUE`` texts, or (key, value) pairs whose value is taken as it is (a path); later ones win.
         configs: the base configs; by default the shipped ones.
 
@@ -125,14 +148,19 @@ def _resolve_all(
     own = delta.pop("network") if is_network_name(delta.get("network")) else None
     if network is None and own is None:
         raise ConfigError("no network", expected=f"network: NAME, of {', '.join(base.networks())}", file=file)
-    if network not in (None, own) and "network_def" in delta:
-        _logger.warning("network_def of %s is written for %s: left out for %s", file, own, network)
-        delta.pop("network_def")
     dims = delta.get("spatial_dims")
     for override in overrides:
         dims = parse_override(override)[1].get("spatial_dims", dims)
 
     bases = {kind: base.load(kind, network or own, dims) for kind in KINDS}
+    if network not in (None, own) and "network_def" in delta:
+        former = base.load("train", own, dims).get("network_def", {})
+        kept, left_out = _carried_over(delta.pop("network_def"), former, bases["train"]["network_def"])
+        if kept:
+            delta["network_def"] = kept
+        if left_out:
+            names = ", ".join(left_out)
+            _logger.warning("network_def (%s) of %s is written for %s: left out for %s", names, file, own, network)
     merges = {kind: Merge(file=file) for kind in KINDS}
     merged = {kind: merges[kind](bases[kind], delta) for kind in KINDS}
     _refuse_unknown_everywhere(merges, bases)
@@ -145,6 +173,16 @@ def _resolve_all(
         result[kind] = standalone(config, written)
         require_data_only(result[kind], written)
     return result
+
+
+def _carried_over(
+    delta: Any, former: dict[str, Any], wanted: dict[str, Any]
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """What of a delta of one network's arguments another network takes too, and the names of the rest."""
+    if not isinstance(delta, dict) or not isinstance(former, dict) or delta.get("_replace_"):
+        return None, ["all of it"]  # a reference, or another class altogether
+    shared = {key for key in delta if key in former and key in wanted} - SPECIAL_KEYS
+    return {key: value for key, value in delta.items() if key in shared}, [key for key in delta if key not in shared]
 
 
 def _refuse_unknown_everywhere(merges: dict[str, Merge], bases: dict[str, dict[str, Any]]) -> None:

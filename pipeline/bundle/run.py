@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.bundle.build import resolve
 from pipeline.bundle.find import find_bundle
 from pipeline.bundle.overrides import parse_override
-from pipeline.bundle.publish import WEIGHTS_DEPEND_ON
+from pipeline.bundle.publish import CHOSEN_AT_INFERENCE, WEIGHTS_DEPEND_ON
 from pipeline.bundle.run_folder import new_folder, settle, write_bundle
 from pipeline.data import find_cases
 from pipeline.errors import ConfigError
@@ -215,7 +215,8 @@ def _refuse(overrides: Sequence[str], instead: dict[str, str]) -> None:
 def _refuse_foreign_to_weights(overrides: Sequence[str]) -> None:
     fixed = {*WEIGHTS_DEPEND_ON, "in_channels", "out_channels", "network"} - {"patch_size"}  # a window may be smaller
     for text in overrides:
-        if text.partition("=")[0].replace("::", "#").split("#")[0] in fixed:
+        key = text.partition("=")[0].replace("::", "#")
+        if key.split("#")[0] in fixed and not key.startswith(f"network_def#{CHOSEN_AT_INFERENCE}"):
             raise ConfigError(
                 f"{text} for weights that were trained otherwise", fix="train with that value, or leave it as it is"
             )

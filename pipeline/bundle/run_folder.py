@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.bundle.base import KINDS
 from pipeline.bundle.build import resolve
+from pipeline.bundle.overrides import Override, take_network
 from pipeline.errors import ConfigError
 
 
@@ -42,12 +43,14 @@ def write_bundle(source: Path, run_dir: Path, train_config: dict[str, Any], over
 
 def _known_to(bundle: Path, kind: str, overrides: Sequence[str]) -> list[str]:
     """Those overrides of a training that another kind of config knows: ``patch_size``, but not ``batch_size``."""
+    network, values = take_network(overrides)
+    choice = [] if network is None else [f"network={network}"]  # an argument of the network is known beside it alone
 
-    def known(text: str) -> bool:
+    def known(value: Override) -> bool:
         try:
-            resolve(bundle, kind, overrides=[text])
+            resolve(bundle, kind, overrides=[*choice, value])
         except ConfigError:
             return False
         return True
 
-    return [text for text in overrides if known(text)]
+    return [*choice, *(str(value) for value in values if known(value))]

@@ -2,35 +2,56 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from pipeline.errors import ConfigError
 
 EXAMPLES = """Examples:
 
 pipeline build bundles/stroke_perfusion_segmentation
 
 pipeline build --check
+
+pipeline build hippocampus_mri_segmentation network=unet_plus_plus --out my_bundle
 """
 
 
 def command(
     bundles: Annotated[
         list[str] | None,
-        typer.Argument(metavar="BUNDLE", help="Bundles to build (default: all shipped).", show_default=False),
+        typer.Argument(
+            metavar="BUNDLE",
+            help="Bundles to build (default: all shipped). With --out: one, and network=NAME for another network.",
+            show_default=False,
+        ),
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; fail where a generated file is missing or stale.")
     ] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write a copy of the configs there; the bundle stays as it is.")
+    ] = None,
 ) -> None:
     """Write a bundle's complete JSON configs from the shared base and its own bundle.yaml."""
     from pipeline.bundle import build, find_bundle, is_bundle, shipped_bundles
 
-    if bundles:
-        folders = [find_bundle(name) for name in bundles]
+    names = [word for word in bundles or () if "=" not in word]
+    changes = [word for word in bundles or () if "=" in word]
+    network = changes[0].removeprefix("network=") if changes else None
+    if len(changes) > 1 or changes[:1] == [network]:
+        raise ConfigError(
+            " ".join(changes), expected="network=NAME alone: other values stand in a bundle's bundle.yaml"
+        )
+    if (network or out) and len(names) != 1:
+        raise ConfigError(f"{len(names)} bundles with network=NAME or --out", expected="one bundle")
+    if names:
+        folders = [find_bundle(name) for name in names]
     else:
         folders = [folder for folder in sorted(shipped_bundles().iterdir()) if is_bundle(folder)]
     for folder in folders:
-        changed = build(folder, check=check).changed
+        changed = build(folder, check=check, network=network, out=out).changed
         written = ", ".join(file.name for file in changed)
         typer.echo(f"{folder.name}: {f'wrote {written}' if changed else 'up to date'}")

@@ -20,9 +20,9 @@ class DeepSupervision(nn.Module):
 
     Args:
         loss: any ``loss(logits, target, weight=None) -> scalar``.
-        weights: ``"halved"`` from level to level (the default), for levels of ever coarser resolution; ``"equal"``, for
-            levels of the same resolution (U-Net++: the branches X^{0,1..4}), as many as there are; both sum to 1. Or
-            the factor of each level, full resolution first, used as they stand.
+        weights: factor of each level, full resolution first, used as they stand; by default halved from one resolution
+            to the next and summing to 1. Logits of one size weigh the same: those of a U-Net++ or a UNet 3+, all at
+            full resolution, count alike, as in their papers.
 
     Shape:
         - logits: a list of (B, K, *S_i), full resolution first, or one tensor; target and weight: (B, 1, *S_0).
@@ -31,7 +31,7 @@ class DeepSupervision(nn.Module):
         parts: the inner loss's parts at full resolution, the ones that compare between runs of different depth.
 
     Raises:
-        ConfigError: as many weights as levels are needed; an unknown word.
+        ConfigError: as many weights as levels are needed.
 
     >>> from pipeline.losses import CrossEntropyLoss
     >>> loss = DeepSupervision(CrossEntropyLoss())
@@ -40,12 +40,10 @@ class DeepSupervision(nn.Module):
     0.6931
     """
 
-    def __init__(self, loss: nn.Module, weights: Sequence[float] | str | None = None) -> None:
+    def __init__(self, loss: nn.Module, weights: Sequence[float] | None = None) -> None:
         super().__init__()
         self.loss = loss
-        if isinstance(weights, str) and weights not in ("halved", "equal"):
-            raise ConfigError(f"deep-supervision weights {weights!r}", expected="halved, equal, or a list of numbers")
-        self.weights = weights if weights is None or isinstance(weights, str) else tuple(float(w) for w in weights)
+        self.weights = None if weights is None else tuple(float(w) for w in weights)
         self.parts: dict[str, torch.Tensor] = {}
 
     def forward(
@@ -55,7 +53,7 @@ class DeepSupervision(nn.Module):
         weight: torch.Tensor | None = None,
     ) -> torch.Tensor:
         levels = [logits] if isinstance(logits, torch.Tensor) else list(logits)
-        factors = (1.0,) if isinstance(logits, torch.Tensor) else self._factors(len(levels))
+        factors = (1.0,) if isinstance(logits, torch.Tensor) else self._factors(levels)
         total = factors[0] * self._inner(levels[0], target, weight)
         self.parts = dict(getattr(self.loss, "parts", {}))
         for factor, level in zip(factors[1:], levels[1:], strict=True):
@@ -68,16 +66,15 @@ class DeepSupervision(nn.Module):
         # MONAI's and torch's own losses take no third argument.
         return self.loss(logits, target) if weight is None else self.loss(logits, target, weight)
 
-    def _factors(self, levels: int) -> tuple[float, ...]:
-        if self.weights == "equal":
-            return (1 / levels,) * levels
-        if self.weights is None or isinstance(self.weights, str):
-            halved = [0.5**i for i in range(levels)]
+    def _factors(self, levels: Sequence[torch.Tensor]) -> tuple[float, ...]:
+        if self.weights is None:
+            sizes = [level.shape[2:] for level in levels]
+            halved = [0.5 ** len(set(sizes[: i + 1])) for i in range(len(sizes))]
             return tuple(h / sum(halved) for h in halved)
-        if len(self.weights) != levels:
+        if len(self.weights) != len(levels):
             raise ConfigError(
-                f"{len(self.weights)} deep-supervision weights for {levels} levels of logits",
-                expected=f"{levels} weights, full resolution first",
+                f"{len(self.weights)} deep-supervision weights for {len(levels)} levels of logits",
+                expected=f"{len(levels)} weights, full resolution first",
             )
         return self.weights
 

@@ -2,11 +2,15 @@
 
 To add one: write `pipeline/networks/<name>.py`, export the class here, list it once in
 `tests/contracts/test_networks.py` and give it `configs/networks/<name>_<2|3>d.yaml`. In training mode deep supervision
-returns a list, full resolution first; in eval mode and under TorchScript every network returns one tensor.
+returns a list, full resolution first; in eval mode and under TorchScript every network returns one tensor. Arguments of
+one name mean the same in all (a bundle's `channels` and `strides` go along to another network); those that change
+answers but no weights are called `inference_...`.
 """
 
 from pipeline.networks.multi_encoder_unet import MultiEncoderUNet
 from pipeline.networks.unet import UNet
+from pipeline.networks.unet_3plus import UNet3Plus
 from pipeline.networks.unet_as_published import UNetAsPublished
+from pipeline.networks.unet_plus_plus import UNetPlusPlus
 
-__all__ = ["MultiEncoderUNet", "UNet", "UNetAsPublished"]
+__all__ = ["MultiEncoderUNet", "UNet", "UNet3Plus", "UNetAsPublished", "UNetPlusPlus"]

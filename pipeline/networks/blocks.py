@@ -22,7 +22,8 @@ NORM_GROUPS = 8
 
 
 def norm_layer(norm: str, spatial_dims: int, channels: int) -> nn.Module:
-    """``"instance"``, ``"batch"`` or ``"group"`` (Wu & He 2018), each with a learned scale and shift per channel.
+    """``"instance"``, ``"batch"`` or ``"group"`` (Wu & He 2018), each with a learned scale and shift per channel; or
+    ``"none"``.
 
     Group norm makes 8 groups, or as many as divide both 8 and the channels.
 
@@ -35,7 +36,9 @@ def norm_layer(norm: str, spatial_dims: int, channels: int) -> nn.Module:
         return nn.BatchNorm2d(channels) if spatial_dims == 2 else nn.BatchNorm3d(channels)
     if norm == "group":
         return nn.GroupNorm(math.gcd(NORM_GROUPS, channels), channels)
-    raise ConfigError(f"norm {norm!r}", expected="'instance', 'batch' or 'group'")
+    if norm == "none":
+        return nn.Identity()
+    raise ConfigError(f"norm {norm!r}", expected="'instance', 'batch', 'group' or 'none'")
 
 
 def norm_takes_one_voxel(norm: str, channels: int) -> bool:
@@ -43,7 +46,7 @@ def norm_takes_one_voxel(norm: str, channels: int) -> bool:
 
     Instance norm has nothing beside it, batch norm the rest of the batch, group norm the rest of the group.
     """
-    return norm == "batch" or (norm == "group" and channels > math.gcd(NORM_GROUPS, channels))
+    return norm in ("batch", "none") or (norm == "group" and channels > math.gcd(NORM_GROUPS, channels))
 
 
 def activation_layer(activation: str) -> nn.Module:
@@ -87,7 +90,8 @@ def transposed_convolution(
 class ConvNormAct(nn.Module):
     """Convolution, norm, activation and, where asked for, dropout of whole channels.
 
-    (B, in_channels, *S) -> (B, out_channels, *S / stride). The convolution has no bias: the norm would remove it.
+    (B, in_channels, *S) -> (B, out_channels, *S / stride). The convolution has a bias only where
+    there is no norm to remove it.
     """
 
     def __init__(
@@ -102,7 +106,7 @@ class ConvNormAct(nn.Module):
         activation: str = "leaky_relu",
     ) -> None:
         super().__init__()
-        self.conv = convolution(spatial_dims, in_channels, out_channels, kernel_size, stride)
+        self.conv = convolution(spatial_dims, in_channels, out_channels, kernel_size, stride, bias=norm == "none")
         self.norm = norm_layer(norm, spatial_dims, out_channels)
         self.act = activation_layer(activation)
         channel_dropout = nn.Dropout2d if spatial_dims == 2 else nn.Dropout3d
@@ -210,6 +214,6 @@ def check_input_size(size: Sequence[int], total_stride: Sequence[int], one_voxel
         doubled = [n * 2 for n in size]
         raise ConfigError(
             f"an input of {' x '.join(map(str, size))} voxels, one voxel at the network's deepest level",
-            expected=f"more than the total stride {stride} along an axis: instance norm turns one voxel to zero",
+            expected=f"more than the total stride {stride} along an axis: a norm turns one voxel alone to zero",
             fix=f"use a patch or window of {' x '.join(map(str, doubled))}, or fewer levels",
         )

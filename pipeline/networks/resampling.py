@@ -168,18 +168,20 @@ def upsample(
     out_channels: int,
     factor: Sequence[int],
     kernel_size: Sequence[int] | None = None,
+    bias: bool = False,
 ) -> nn.Module:
     """(B, in_channels, *S) -> (B, out_channels, *S * factor).
 
     Args:
         kind: of ``UPSAMPLING``.
         kernel_size: of the convolution before a pixel shuffle; 3 by default.
+        bias: of a transposed convolution.
 
     Raises:
         ConfigError: another kind.
     """
     if kind == "transposed_convolution":
-        return transposed_convolution(spatial_dims, in_channels, out_channels, factor)
+        return transposed_convolution(spatial_dims, in_channels, out_channels, factor, bias)
     if kind in ("nearest", "linear"):
         return Interpolate(spatial_dims, in_channels, out_channels, factor, kind)
     if kind == "pixel_shuffle":

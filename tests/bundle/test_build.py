@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from pipeline.bundle import KINDS, build, resolve
+from pipeline.bundle import KINDS, build, find_bundle, resolve
 from pipeline.errors import BundleError, ConfigError
 
 # Ignite's own import, on torch >= 2.13.
@@ -229,6 +229,42 @@ def test_another_network_leaves_out_what_was_written_for_the_bundles_own(bundle,
     assert config == resolve(bundle, "train", "residual", ("network_def#init_filters=4",), configs=configs)
     with pytest.raises(ConfigError, match="expected one network"):
         resolve(bundle, "train", "small", ("network=residual",), configs=configs)
+
+
+def test_another_network_takes_what_the_files_of_both_name(bundle, configs, caplog):
+    (configs / "networks" / "twin_3d.yaml").write_text(
+        (configs / "networks" / "small_3d.yaml").read_text() + "  bias: false\n"
+    )
+    with caplog.at_level(logging.WARNING):
+        network = resolve(bundle, "train", overrides=("network=twin",), configs=configs)["network_def"]
+    assert (network["channels"], network["strides"], network["bias"]) == ([4, 8, 8], [2, 2], False)
+    assert "num_res_units" not in network  # in no network's file: the bundle's own knows it by its signature alone
+    assert "network_def (num_res_units)" in caplog.text
+    assert "written for small: left out for twin" in caplog.text
+
+
+def test_a_copy_can_be_built_of_another_network_and_the_bundles_own_files_cannot(bundle, configs, tmp_path):
+    with pytest.raises(ConfigError, match=r"write network: residual there, or build a copy .*--out DIR"):
+        build(bundle, network="residual", configs=configs)
+    out = tmp_path / "copy"
+    files = build(bundle, network="residual", out=out, configs=configs).files
+    assert {file.name for file in files} == {*(f"{kind}.json" for kind in KINDS), "metadata.json"}
+    written = json.loads((out / "configs" / "inference.json").read_text())
+    assert written == resolve(bundle, "inference", "residual", configs=configs)
+    assert not (bundle / "configs" / "inference.json").exists()
+
+
+@pytest.mark.parametrize("network", ["unet", "unet_plus_plus", "unet_3plus"])
+@pytest.mark.parametrize("name", ["hippocampus_mri_segmentation", "stroke_perfusion_segmentation"])
+def test_each_shipped_bundle_gives_its_levels_to_each_network(name, network, caplog):
+    with caplog.at_level(logging.WARNING):
+        own, other = (resolve(find_bundle(name), "train", chosen)["network_def"] for chosen in (None, network))
+    assert not caplog.records
+    assert [own[key] for key in ("channels", "strides", "kernel_sizes")] == [
+        other[key] for key in ("channels", "strides", "kernel_sizes")
+    ]
+    target = {"unet": "UNet", "unet_plus_plus": "UNetPlusPlus", "unet_3plus": "UNet3Plus"}[network]
+    assert other["_target_"] == f"pipeline.networks.{target}"
 
 
 def test_the_number_of_dimensions_picks_the_networks_file(delta, configs):

@@ -94,6 +94,20 @@ def test_the_generated_config_of_a_bundle_runs_under_plain_monai(phantoms, tmp_p
         assert list(out.rglob(inside)), kind
 
 
+@pytest.mark.parametrize(("network", "target"), [("unet_plus_plus", "UNetPlusPlus"), ("unet_3plus", "UNet3Plus")])
+def test_another_network_trains_by_its_name(network, target, phantoms, tmp_path):
+    named = (f"network={network}", "network_def#dropout=0.1", "max_epochs=1")
+    command("pipeline", "train", BUNDLE, "--data", phantoms, "--out", tmp_path, *named, *SMALL)
+    own = json.loads((find_bundle(BUNDLE) / "configs" / "train.json").read_text(encoding="utf-8"))["network_def"]
+    for kind in pipeline.bundle.KINDS:  # all of the run's configs are of this network, with the bundle's own levels
+        config = json.loads((tmp_path / "configs" / f"{kind}.json").read_text(encoding="utf-8"))["network_def"]
+        assert config["_target_"] == f"pipeline.networks.{target}"
+        assert (config["channels"], config["dropout"]) == ([4, 8, 8, 8], 0.1)
+        assert (config["strides"], config["kernel_sizes"]) == (own["strides"], own["kernel_sizes"])
+    with (tmp_path / "metrics.csv").open(encoding="utf-8") as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1"]
+
+
 def test_a_resumed_run_ends_where_the_uninterrupted_ends(run, phantoms, tmp_path):
     part = tmp_path / "part"
     # The schedule of the whole run, stopped after its first epoch as by Ctrl-C.

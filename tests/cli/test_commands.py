@@ -93,8 +93,22 @@ def test_build_of_named_bundles(pipeline, rooms):
     rooms.answers["build"] = SimpleNamespace(changed=(Path("configs/train.json"),))
     result = pipeline("build", "one", "two")
     built = [(args, options) for name, args, options in rooms.calls if name == "build"]
-    assert built == [((Path("bundles/one"),), {"check": False}), ((Path("bundles/two"),), {"check": False})]
+    options = {"check": False, "network": None, "out": None}
+    assert built == [((Path("bundles/one"),), options), ((Path("bundles/two"),), options)]
     assert result.output == "one: wrote train.json\ntwo: wrote train.json\n"
+
+
+def test_build_of_a_copy_with_another_network(pipeline, rooms):
+    rooms.answers["build"] = SimpleNamespace(changed=())
+    assert pipeline("build", "one", "network=unet_plus_plus", "--out", "copy").exit_code == 0
+    options = {"check": False, "network": "unet_plus_plus", "out": Path("copy")}
+    assert [call[1:] for call in rooms.calls if call[0] == "build"] == [((Path("bundles/one"),), options)]
+
+
+@pytest.mark.parametrize("words", [["one", "two", "--out", "copy"], ["network=unet"], ["one", "patch_size=[8, 8, 8]"]])
+def test_build_refuses_what_it_cannot_copy(pipeline, rooms, words):
+    assert pipeline("build", *words).exit_code == 2
+    assert not rooms.calls or {name for name, *_ in rooms.calls} <= {"find_bundle"}
 
 
 def test_build_of_all_shipped_bundles_skips_what_is_none(pipeline, rooms, tmp_path):

@@ -8,7 +8,7 @@ import torch
 
 from pipeline import networks
 from pipeline.errors import ConfigError
-from pipeline.networks import MultiEncoderUNet, UNet, UNetAsPublished
+from pipeline.networks import MultiEncoderUNet, UNet, UNet3Plus, UNetAsPublished, UNetPlusPlus
 
 
 def unet(spatial_dims, in_channels, out_channels):
@@ -20,6 +20,14 @@ def unet_as_published(spatial_dims, in_channels, out_channels):
     return UNetAsPublished(spatial_dims, in_channels, out_channels, features, depth, dropout=0.0)
 
 
+def unet_plus_plus(spatial_dims, in_channels, out_channels):
+    return UNetPlusPlus(spatial_dims, in_channels, out_channels, channels=(4, 8, 16))
+
+
+def unet_3plus(spatial_dims, in_channels, out_channels):
+    return UNet3Plus(spatial_dims, in_channels, out_channels, channels=(4, 8, 16))
+
+
 def multi_encoder_unet(spatial_dims, in_channels, out_channels):
     return MultiEncoderUNet(spatial_dims, in_channels, out_channels, channels=(4, 8, 16), modality_dropout=0.0)
 
@@ -28,6 +36,8 @@ def multi_encoder_unet(spatial_dims, in_channels, out_channels):
 MEMBERS = {
     "MultiEncoderUNet": (multi_encoder_unet, {2: (12, 16), 3: (12, 8, 16)}),
     "UNet": (unet, {2: (12, 16), 3: (12, 8, 16)}),
+    "UNet3Plus": (unet_3plus, {2: (12, 16), 3: (12, 8, 16)}),
+    "UNetPlusPlus": (unet_plus_plus, {2: (12, 16), 3: (12, 8, 16)}),
     "UNetAsPublished": (unet_as_published, {2: (52, 56), 3: (28, 24, 26)}),
 }
 

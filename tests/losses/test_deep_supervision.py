@@ -30,6 +30,14 @@ def test_default_weights_halve_and_sum_to_one():
     assert value.item() == pytest.approx(4 / 7 + 10 * 2 / 7 + 100 / 7)
 
 
+def test_default_weights_of_equal_resolutions_are_equal():
+    target = torch.zeros(1, 1, 8, 8)
+    value = DeepSupervision(Recorder())(levels((8, 8), (8, 8), (8, 8), (8, 8)), target)
+    assert value.item() == pytest.approx(1111 / 4)
+    value = DeepSupervision(Recorder())(levels((8, 8), (8, 8), (8, 4)), target)
+    assert value.item() == pytest.approx(2 / 5 + 10 * 2 / 5 + 100 / 5)
+
+
 def test_given_weights_stand_as_they_are():
     value = DeepSupervision(Recorder(), weights=[2, 0.5])(levels((4,), (2,)), torch.zeros(1, 1, 4))
     assert value.item() == 2 + 5
@@ -84,10 +92,3 @@ def test_sampling_is_torchs_exact_nearest(fine, coarse):
     values = torch.arange(float(fine))[None, None]
     expected = torch.nn.functional.interpolate(values, size=coarse, mode="nearest-exact")
     assert torch.equal(nearest(values, [coarse]), expected)
-
-
-def test_equal_weights_for_branches_of_one_resolution():
-    value = DeepSupervision(Recorder(), weights="equal")(levels((4, 4), (4, 4)), torch.zeros(1, 1, 4, 4))
-    assert value.item() == pytest.approx((1 + 10) / 2)
-    with pytest.raises(ConfigError, match="halved, equal"):
-        DeepSupervision(Recorder(), weights="mean")

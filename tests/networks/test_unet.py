@@ -298,7 +298,7 @@ def test_a_size_that_it_cannot_take_is_refused_with_the_size_to_use(size, messag
         ({"depth": 3}, "give one of the two"),
         ({"skip": "multiply"}, "concatenate, add"),
         ({"upsampling": "cubic"}, "pixel_shuffle"),
-        ({"norm": "layer"}, "'instance', 'batch' or 'group'"),
+        ({"norm": "layer"}, "'instance', 'batch', 'group' or 'none'"),
     ],
 )
 def test_contradictory_arguments_are_refused(arguments, message):
