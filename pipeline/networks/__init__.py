@@ -6,5 +6,6 @@ returns a list, full resolution first; in eval mode and under TorchScript every 
 """
 
 from pipeline.networks.unet import UNet
+from pipeline.networks.unet_as_published import UNetAsPublished
 
-__all__ = ["UNet"]
+__all__ = ["UNet", "UNetAsPublished"]

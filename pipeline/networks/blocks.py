@@ -18,8 +18,13 @@ from pipeline.networks.instance_norm import InstanceNorm
 LEAKY_SLOPE = 0.01
 
 
+NORM_GROUPS = 8
+
+
 def norm_layer(norm: str, spatial_dims: int, channels: int) -> nn.Module:
-    """``"instance"`` or ``"batch"``, both affine.
+    """``"instance"``, ``"batch"`` or ``"group"`` (Wu & He 2018), each with a learned scale and shift per channel.
+
+    Group norm makes 8 groups, or as many as divide both 8 and the channels.
 
     Raises:
         ConfigError: another name.
@@ -28,7 +33,32 @@ def norm_layer(norm: str, spatial_dims: int, channels: int) -> nn.Module:
         return InstanceNorm(channels)
     if norm == "batch":
         return nn.BatchNorm2d(channels) if spatial_dims == 2 else nn.BatchNorm3d(channels)
-    raise ConfigError(f"norm {norm!r}", expected="'instance' or 'batch'")
+    if norm == "group":
+        return nn.GroupNorm(math.gcd(NORM_GROUPS, channels), channels)
+    raise ConfigError(f"norm {norm!r}", expected="'instance', 'batch' or 'group'")
+
+
+def norm_takes_one_voxel(norm: str, channels: int) -> bool:
+    """Whether a feature map of one voxel survives the norm: alone in its group it becomes a constant.
+
+    Instance norm has nothing beside it, batch norm the rest of the batch, group norm the rest of the group.
+    """
+    return norm == "batch" or (norm == "group" and channels > math.gcd(NORM_GROUPS, channels))
+
+
+def activation_layer(activation: str) -> nn.Module:
+    """``"leaky_relu"`` (slope 0.01) or ``"relu"``, in place.
+
+    In place, because the norm's backward needs its input, not its output: one feature map less is kept per layer.
+
+    Raises:
+        ConfigError: another name.
+    """
+    if activation == "leaky_relu":
+        return nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
+    if activation == "relu":
+        return nn.ReLU(inplace=True)
+    raise ConfigError(f"activation {activation!r}", expected="'leaky_relu' or 'relu'")
 
 
 def convolution(
@@ -46,14 +76,16 @@ def convolution(
     return kind(in_channels, out_channels, tuple(kernel_size), step, padding, bias=bias)
 
 
-def transposed_convolution(spatial_dims: int, in_channels: int, out_channels: int, stride: Sequence[int]) -> nn.Module:
+def transposed_convolution(
+    spatial_dims: int, in_channels: int, out_channels: int, stride: Sequence[int], bias: bool = False
+) -> nn.Module:
     """Up-sampling by ``stride``. The kernel equals the stride: windows don't overlap, no checkerboard."""
     kind: Any = nn.ConvTranspose2d if spatial_dims == 2 else nn.ConvTranspose3d
-    return kind(in_channels, out_channels, tuple(stride), tuple(stride), bias=False)
+    return kind(in_channels, out_channels, tuple(stride), tuple(stride), bias=bias)
 
 
 class ConvNormAct(nn.Module):
-    """Convolution, norm, LeakyReLU and, where asked for, dropout of whole channels.
+    """Convolution, norm, activation and, where asked for, dropout of whole channels.
 
     (B, in_channels, *S) -> (B, out_channels, *S / stride). The convolution has no bias: the norm would remove it.
     """
@@ -67,12 +99,12 @@ class ConvNormAct(nn.Module):
         stride: Sequence[int] | None = None,
         norm: str = "instance",
         dropout: float = 0.0,
+        activation: str = "leaky_relu",
     ) -> None:
         super().__init__()
         self.conv = convolution(spatial_dims, in_channels, out_channels, kernel_size, stride)
         self.norm = norm_layer(norm, spatial_dims, out_channels)
-        # In place: the norm's backward needs its input, not its output, so one feature map less is kept per layer.
-        self.act = nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
+        self.act = activation_layer(activation)
         channel_dropout = nn.Dropout2d if spatial_dims == 2 else nn.Dropout3d
         self.dropout = channel_dropout(dropout) if dropout > 0 else nn.Identity()
 
@@ -93,27 +125,33 @@ class ConvStage(nn.Sequential):
         count: int = 2,
         norm: str = "instance",
         dropout: float = 0.0,
+        activation: str = "leaky_relu",
     ) -> None:
-        first = ConvNormAct(spatial_dims, in_channels, out_channels, kernel_size, stride, norm, dropout)
+        first = ConvNormAct(spatial_dims, in_channels, out_channels, kernel_size, stride, norm, dropout, activation)
         rest = (
-            ConvNormAct(spatial_dims, out_channels, out_channels, kernel_size, None, norm, dropout)
+            ConvNormAct(spatial_dims, out_channels, out_channels, kernel_size, None, norm, dropout, activation)
             for _ in range(count - 1)
         )
         super().__init__(first, *rest)
 
 
-def initialise_he(network: nn.Module) -> None:
-    """Weights of every convolution from N(0, 2 / ((1 + a^2) fan_in)), a the LeakyReLU slope (He 2015); biases 0.
+def initialise_he(network: nn.Module, slope: float = LEAKY_SLOPE) -> None:
+    """Weights of every convolution from N(0, 2 / ((1 + a^2) fan_in)), a the LeakyReLU ``slope`` (He 2015); biases 0.
 
     ``fan_in`` is the number of values that one output sums. A transposed convolution whose kernel equals its stride
-    sums one per input channel, which is not what torch's own rule takes for it.
+    sums one per input channel, which is not what torch's own rule takes for it. A convolution with ``sub_pixels`` n
+    stands before a pixel shuffle: each n neighbouring kernels, which fill one block of voxels, get the same weights.
     """
-    gain = math.sqrt(2 / (1 + LEAKY_SLOPE**2))
+    gain = math.sqrt(2 / (1 + slope**2))
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
             transposed = isinstance(module, nn.ConvTranspose2d | nn.ConvTranspose3d)
             fan_in = module.in_channels * (1 if transposed else math.prod(module.kernel_size))
             nn.init.normal_(module.weight, std=gain / math.sqrt(fan_in))
+            sub_pixels = getattr(module, "sub_pixels", 1)
+            if sub_pixels > 1:
+                with torch.no_grad():
+                    module.weight.copy_(module.weight[::sub_pixels].repeat_interleave(sub_pixels, dim=0))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 

@@ -7,7 +7,6 @@ nnU-Net, Nature Methods 2021 (arXiv 1904.08128).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -15,34 +14,48 @@ from torch import nn
 
 from pipeline.errors import ConfigError
 from pipeline.networks.blocks import (
+    LEAKY_SLOPE,
     ConvStage,
     check_input_size,
     convolution,
     initialise_he,
-    per_level,
-    transposed_convolution,
+    norm_takes_one_voxel,
 )
+from pipeline.networks.encoders import make_encoder
+from pipeline.networks.levels import plan_levels
+from pipeline.networks.resampling import upsample
+from pipeline.networks.unet_as_published import UNetAsPublished
+
+SKIPS = ("concatenate", "add")
 
 
 class UNet(nn.Module):
     """A padded U-Net in 2D or 3D.
 
-    Level 0 has full resolution. Level i of the encoder has ``channels[i]`` feature maps and divides the size by
-    ``strides[i]`` in its first convolution; the decoder comes back by transposed convolutions and concatenates the
-    encoder's features of the same level. A 1x1 convolution per decoder level turns features into logits.
+    Level 0 has full resolution. Level i of the encoder has ``channels[i]`` feature maps on a grid ``strides[i]`` times
+    coarser than the one above; the decoder comes back up, joins the encoder's features of the same level, and
+    convolves. A 1x1 convolution per decoder level turns features into logits. :meth:`as_published` builds the networks
+    of the two papers instead.
 
     Args:
         spatial_dims: 2 or 3.
         in_channels: image channels.
         out_channels: classes K, background included.
-        channels: feature maps per level; as many levels as there are numbers, two or more.
+        channels: feature maps per level, two levels or more; by default 32, doubled from level to level up to 512 in
+            2D and 320 in 3D.
         kernel_sizes: odd kernel of each level, ``3`` or ``[3, 3, 1]``; 3 by default. Thick slices want a 1 across
             slices on the levels where the in-plane spacing is still finer.
         strides: stride into each level, ``2`` or ``[2, 2, 1]``; the first must be 1; 2 from level 1 on by default.
         convolutions_per_stage: convolutions on each level of the encoder, and of the decoder.
-        norm: ``"instance"`` or ``"batch"``.
+        norm: ``"instance"``, ``"batch"`` or ``"group"``.
         dropout: probability of dropping whole channels after each activation, in training.
         deep_supervision: in training mode return logits of every decoder level.
+        depth: how often the network goes down; by default 3, or as ``channels`` say.
+        encoder: ``"plain"``, ``"vgg"``, ``"residual"`` or ``"dense"`` (``encoders.py``).
+        downsampling: ``"strided_convolution"``, ``"max_pool"`` or ``"space_to_depth"`` (``resampling.py``).
+        upsampling: ``"transposed_convolution"``, ``"nearest"``, ``"linear"`` or ``"pixel_shuffle"``.
+        skip: ``"concatenate"`` the encoder's features, or ``"add"`` them, which spares a third of the decoder's work.
+        activation: ``"leaky_relu"`` or ``"relu"``.
 
     Shape:
         - Input: (B, in_channels, *S), each axis a multiple of ``total_stride``.
@@ -54,8 +67,8 @@ class UNet(nn.Module):
         total_stride: by how much each axis is smaller at the deepest level.
 
     Raises:
-        ConfigError: contradictory arguments; in ``forward`` a size that the strides do not divide, or one voxel at the
-            deepest level under instance norm. It names the nearest sizes to use.
+        ConfigError: unknown or contradictory arguments; in ``forward`` a size that the strides do not divide, or one
+            voxel at the deepest level under instance norm. It names the nearest sizes to use.
 
     >>> network = UNet(spatial_dims=3, in_channels=3, out_channels=2, channels=[8, 16, 32],
     ...                kernel_sizes=[[3, 3, 1], 3, 3], strides=[1, [2, 2, 1], 2])
@@ -72,54 +85,80 @@ class UNet(nn.Module):
         spatial_dims: int,
         in_channels: int,
         out_channels: int,
-        channels: Sequence[int] = (32, 64, 128, 256),
+        channels: Sequence[int] | None = None,
         kernel_sizes: Sequence[int | Sequence[int]] | None = None,
         strides: Sequence[int | Sequence[int]] | None = None,
         convolutions_per_stage: int = 2,
         norm: str = "instance",
         dropout: float = 0.0,
         deep_supervision: bool = True,
+        depth: int | None = None,
+        encoder: str = "plain",
+        downsampling: str = "strided_convolution",
+        upsampling: str = "transposed_convolution",
+        skip: str = "concatenate",
+        activation: str = "leaky_relu",
     ) -> None:
         super().__init__()
-        if spatial_dims not in (2, 3):
-            raise ConfigError(f"spatial_dims {spatial_dims}", expected="2 or 3")
-        levels = len(channels)
-        if levels < 2:
-            raise ConfigError(f"channels {list(channels)}", expected="two levels or more")
-        kernels = per_level("kernel_sizes", kernel_sizes, [3] * levels, spatial_dims)
-        steps = per_level("strides", strides, [1] + [2] * (levels - 1), spatial_dims)
-        if any(k % 2 == 0 for kernel in kernels for k in kernel):
-            raise ConfigError(f"kernel_sizes {kernels}", expected="odd numbers, so that padding keeps the size")
-        if any(s != 1 for s in steps[0]):
-            raise ConfigError(
-                f"strides {steps}", expected="1 into the first level, so that logits have the input's size"
-            )
+        if skip not in SKIPS:
+            raise ConfigError(f"skip {skip!r}", expected=f"one of {', '.join(SKIPS)}")
+        levels = plan_levels(spatial_dims, depth, channels, kernel_sizes, strides)
+        maps, kernels, steps = levels.channels, levels.kernel_sizes, levels.strides
 
         self.spatial_dims, self.in_channels, self.out_channels = spatial_dims, in_channels, out_channels
-        self.total_stride = tuple(math.prod(axis) for axis in zip(*steps, strict=True))
+        self.total_stride = levels.total_stride
         self.deep_supervision = deep_supervision
-        # One voxel at the deepest level is a constant to instance norm; batch norm has the rest of the batch.
-        self.one_voxel_allowed = norm != "instance"
+        self.one_voxel_allowed = norm_takes_one_voxel(norm, maps[-1])
 
-        def stage(into: int, out: int, level: int, stride: Sequence[int] | None) -> ConvStage:
-            return ConvStage(spatial_dims, into, out, kernels[level], stride, convolutions_per_stage, norm, dropout)
-
-        inputs = [in_channels, *channels[:-1]]
-        self.encoder = nn.ModuleList(stage(inputs[i], channels[i], i, steps[i]) for i in range(levels))
+        self.encoder = make_encoder(
+            encoder,
+            spatial_dims,
+            in_channels,
+            maps,
+            kernels,
+            steps,
+            convolutions_per_stage,
+            downsampling,
+            norm,
+            dropout,
+            activation,
+        )
         # From the deepest decoder level up to full resolution, the order in which they run.
         self.decoder = nn.ModuleList(
             DecoderLevel(
-                transposed_convolution(spatial_dims, channels[i + 1], channels[i], steps[i + 1]),
-                stage(2 * channels[i], channels[i], i, None),
+                upsample(upsampling, spatial_dims, maps[i + 1], maps[i], steps[i + 1], kernels[i + 1]),
+                ConvStage(
+                    spatial_dims,
+                    2 * maps[i] if skip == "concatenate" else maps[i],
+                    maps[i],
+                    kernels[i],
+                    None,
+                    convolutions_per_stage,
+                    norm,
+                    dropout,
+                    activation,
+                ),
+                concatenate=skip == "concatenate",
             )
-            for i in reversed(range(levels - 1))
+            for i in reversed(range(levels.depth))
         )
         # Full resolution first, as the logits are returned.
-        supervised = range(levels - 1) if deep_supervision else range(1)
+        supervised = range(levels.depth) if deep_supervision else range(1)
         self.heads = nn.ModuleList(
-            convolution(spatial_dims, channels[i], out_channels, (1,) * spatial_dims, bias=True) for i in supervised
+            convolution(spatial_dims, maps[i], out_channels, (1,) * spatial_dims, bias=True) for i in supervised
         )
-        initialise_he(self)
+        initialise_he(self, slope=LEAKY_SLOPE if activation == "leaky_relu" else 0.0)
+
+    @staticmethod
+    def as_published(spatial_dims: int, in_channels: int, out_channels: int) -> UNetAsPublished:
+        """The network of Ronneberger et al. 2015 in 2D, of Cicek et al. 2016 in 3D (``unet_as_published.py``).
+
+        Unpadded: it returns logits for the middle of its input, ``output_margin`` voxels smaller on each side.
+
+        >>> sum(p.numel() for p in UNet.as_published(2, 1, 2).parameters())
+        31030658
+        """
+        return UNetAsPublished(spatial_dims, in_channels, out_channels)
 
     def forward(self, x: torch.Tensor):  # no return type: TorchScript infers Tensor, eager mode may return a list
         if not torch.jit.is_scripting() and not torch.jit.is_tracing():
@@ -141,11 +180,12 @@ class UNet(nn.Module):
 
 
 class DecoderLevel(nn.Module):
-    """Up-sample, concatenate the skip, convolve: (B, C_deep, *S), (B, C, *S * stride) -> (B, C, *S * stride)."""
+    """Up-sample, join the skip, convolve: (B, C_deep, *S), (B, C, *S * stride) -> (B, C, *S * stride)."""
 
-    def __init__(self, up: nn.Module, convolve: nn.Module) -> None:
+    def __init__(self, up: nn.Module, convolve: nn.Module, concatenate: bool = True) -> None:
         super().__init__()
-        self.up, self.convolve = up, convolve
+        self.up, self.convolve, self.concatenate = up, convolve, concatenate
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
-        return self.convolve(torch.cat([self.up(x), skip], dim=1))
+        x = self.up(x)
+        return self.convolve(torch.cat([x, skip], dim=1) if self.concatenate else x + skip)

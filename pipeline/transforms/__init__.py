@@ -1,21 +1,26 @@
 """Dictionary transforms: the steps from files to what the network sees, each named in a bundle's config.
 
-`LoadImageStackd` loads, `NormalizeChannelsd` normalises, `ForegroundIndicesd` ends what is prepared once per case,
-`RandSpatialPatchd` picks and deforms patches. A new one gets a file with its array logic as functions and, below, a
-thin MONAI `MapTransform` (random ones draw from `self.R` only, apart from applying it); it joins `tests/contracts`.
+`LoadImageStackd` loads, `NormalizeChannelsd` normalises, `SeparateObjectsd` and `BorderWeightsd` weigh the borders
+between objects, `ForegroundIndicesd` ends what is prepared once per case, `RandSpatialPatchd` picks and deforms
+patches. A new one gets a file with its array logic as functions and, below, a thin MONAI `MapTransform` (random ones
+draw from `self.R` only, apart from applying it); it joins `tests/contracts`.
 """
 
+from pipeline.transforms.border_weights import BorderWeightsd
 from pipeline.transforms.foreground import ForegroundIndicesd
 from pipeline.transforms.load_image_stack import LoadImageStackd
 from pipeline.transforms.normalize import NormalizeChannelsd
 from pipeline.transforms.patch_sampling import SpatialPatchParameters, sample_patch
+from pipeline.transforms.separate_objects import SeparateObjectsd
 from pipeline.transforms.spatial import RandSpatialPatchd
 
 __all__ = [
+    "BorderWeightsd",
     "ForegroundIndicesd",
     "LoadImageStackd",
     "NormalizeChannelsd",
     "RandSpatialPatchd",
+    "SeparateObjectsd",
     "SpatialPatchParameters",
     "sample_patch",
 ]

@@ -22,8 +22,15 @@ CONFIGS = {
         "channels": ["cbf", "mtt"],
         "normalization": {"cbf": {"scheme": "percentile"}, "mtt": {"scheme": "z_score"}},
     },
+    "SeparateObjectsd": {},
+    "BorderWeightsd": {"keys": "label"},
     "ForegroundIndicesd": {},
-    "RandSpatialPatchd": {"patch_size": [8, 8, 4], "affine_probability": 1.0, "elastic_probability": 1.0},
+    "RandSpatialPatchd": {
+        "keys": ["image", "label", "weight"],
+        "patch_size": [8, 8, 4],
+        "affine_probability": 1.0,
+        "elastic_probability": 1.0,
+    },
 }
 GRID = Grid((13, 11, 5), np.diag([1.0, 1.1, 5.0, 1.0]))
 

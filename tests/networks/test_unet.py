@@ -155,7 +155,7 @@ def test_a_size_that_it_cannot_take_is_refused_with_the_size_to_use(size, messag
         ({"strides": [1, [2, 2], 2]}, "3 numbers"),
         ({"strides": [2, 2, 2]}, "first level"),
         ({"kernel_sizes": [3, 2, 3]}, "odd"),
-        ({"norm": "layer"}, "'instance' or 'batch'"),
+        ({"norm": "layer"}, "'instance', 'batch' or 'group'"),
     ],
 )
 def test_contradictory_arguments_are_refused(arguments, message):
