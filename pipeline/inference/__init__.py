@@ -5,7 +5,7 @@ on the inputs' own spatial size; name it here, and ``tests/contracts/test_infere
 """
 
 from pipeline.inference.components import remove_small_components
-from pipeline.inference.margin import output_margin
+from pipeline.inference.margin import inside_margin, output_margin
 from pipeline.inference.mirroring import mirrored
 from pipeline.inference.padding import pad
 from pipeline.inference.restore import Restored, own_grid, restore_to_grid
@@ -16,6 +16,7 @@ __all__ = [
     "Restored",
     "SaveImageOnGridd",
     "SlidingWindowInferer",
+    "inside_margin",
     "mirrored",
     "output_margin",
     "own_grid",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import torch
 
 from pipeline.errors import ConfigError
 
@@ -24,3 +27,14 @@ def output_margin(network: Any, spatial_dims: int) -> tuple[int, ...]:
     if len(margin) != spatial_dims or min(margin) < 0:
         raise ConfigError(f"an output_margin of {margin}", expected=f"{spatial_dims} numbers of voxels, one per axis")
     return margin
+
+
+def inside_margin(tensor: torch.Tensor, margin: Sequence[int]) -> torch.Tensor:
+    """What an unpadded network has logits for: (B, C, *S) without ``margin`` voxels on each side of each axis; a view.
+
+    >>> inside_margin(torch.arange(7).reshape(1, 1, 7, 1), (2, 0)).flatten().tolist()
+    [2, 3, 4]
+    """
+    for axis, width in enumerate(margin, start=2):
+        tensor = tensor.narrow(axis, width, tensor.shape[axis] - 2 * width)
+    return tensor
