@@ -22,7 +22,8 @@ BUNDLE = "membrane_em_segmentation"
 SHAPE = (52, 61)  # no tile fits it
 # Small enough for a test, and still unpadded: 44 voxels in, 28 labelled.
 NETWORK = {"network_def#features": "4", "network_def#depth": "1", "patch_size": "[44,44]", "precision": "float32"}
-TRAINING = NETWORK | {"max_epochs": "12", "val_interval": "12", "train#steps#spatial#elastic_std_mm": "0.5"}
+TRAINING = NETWORK | {"max_epochs": "30", "val_interval": "30", "learning_rate": "0.01"}
+TRAINING |= {"train#steps#spatial#elastic_std_mm": "0.5"}
 
 
 def ours(settings: dict[str, str]) -> list[str]:
@@ -67,10 +68,10 @@ def test_the_training_chain_gives_tiles_with_their_surroundings_and_border_weigh
     for key in ("image", "label", "weight"):
         assert dataset[0][key].shape == (1, 44, 44)
     assert set(np.unique(dataset[0]["label"])) == {0, 1}
-    # The border term is up to 10 beside class weights of about 1: membranes between two cells, and they alone.
+    # The border term is up to 10 beside class weights of about 1, largest between two cells.
     weight, label = dataset[0]["weight"], dataset[0]["label"]
     assert weight.max() > 8
-    assert weight[label == 0].mean() > 2 * weight[label == 1].mean()
+    assert weight[label == 0].mean() > weight[label == 1].mean() > 1
     optimizer = parser.get_parsed_content("optimizer")
     assert (type(optimizer).__name__, optimizer.defaults["momentum"]) == ("SGD", 0.99)
     spatial = next(
@@ -97,7 +98,7 @@ def test_a_training_measures_what_the_challenge_measures(run):
         rows = list(csv.DictReader(file))
     assert len(rows) == 1
     assert float(last["v_rand"]) == pytest.approx(float(rows[0]["v_rand"]), rel=1e-5)
-    # Forty-eight steps of a small network: far from chance, and the whole section is predicted.
+    # 120 steps of a small network: far from chance, and the whole section is predicted.
     assert float(last["pixel_error"]) < 0.25
     assert json.loads((run / "run.json").read_text(encoding="utf-8"))["status"] == "completed"
 

@@ -88,7 +88,7 @@ def test_a_section_is_shown_as_it_is_stored(tmp_path):
     events = EventAccumulator(str(tmp_path / "events"), size_guidance={"images": 0}).Reload()
     assert events.Tags()["images"] == [f"validate/{number:02d}" for number in range(3)]
     picture = np.asarray(Image.open(io.BytesIO(events.Images("validate/02")[0].encoded_image_string)))
-    grey = picture[20:][: picture.shape[1] * SHAPE[0] // SHAPE[1], :, 0]  # below the heading
+    grey = picture[22:][: picture.shape[1] * SHAPE[0] // SHAPE[1], :, 0]  # below the heading
     dark_rows, dark_columns = (np.flatnonzero(grey.mean(axis) < 70) / grey.shape[1 - axis] for axis in (1, 0))
     assert dark_rows.mean() == pytest.approx(12.5 / 24, abs=0.05)
     assert dark_columns.mean() == pytest.approx(10.5 / 20, abs=0.05)
