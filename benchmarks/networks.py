@@ -1,11 +1,12 @@
-"""Seconds and ratios: this project's networks against MONAI's, same weights count, same input, in one run.
+"""Seconds and ratios: this project's networks against their peers', same architecture, same input, in one run.
 
     python benchmarks/networks.py [--threads 2] [--repeats 5] [--keep-memory]
+    python benchmarks/networks.py --peers [ROW ...]    # 1x2x96^3 and 4x1x512^2; all rows, or some: unet-3d ...
     python benchmarks/networks.py --norms      # instance norm against group norm with one channel per group
 
 A ratio above 1 says how many times faster ours is. Candidates take turns, so that a drifting machine slows all
 of them; the median of the repeats counts. ``--keep-memory`` tells glibc to keep freed memory: bit-identical
-results, fewer page faults.
+results, fewer page faults. ``--layouts``, ``--types`` and ``--modes`` choose what a row is measured in.
 """
 
 from __future__ import annotations
@@ -15,17 +16,21 @@ import ctypes
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 
 import torch
-from monai.networks.nets import DynUNet
+from monai.networks.nets import BasicUNet, BasicUNetPlusPlus, DynUNet
 from torch import nn
 
+import pipeline.networks
 from pipeline.networks import UNet
 from pipeline.networks.instance_norm import InstanceNorm
 
 CHANNELS = (32, 64, 128, 256)
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last_3d}
+BASIC = (32, 32, 64, 128, 256)
+INPUTS = {2: (4, 1, 512, 512), 3: (1, 2, 96, 96, 96)}
 
 
 def keep_freed_memory() -> None:
@@ -63,7 +68,7 @@ def forward_backward(network: nn.Module, x: torch.Tensor, bf16: bool) -> Callabl
         network.train().zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             logits = network(x)
-        outputs = logits if isinstance(logits, list) else [logits]
+        outputs = [logits] if isinstance(logits, torch.Tensor) else logits
         sum(level.float().square().mean() for level in outputs).backward()
 
     return run
@@ -99,6 +104,104 @@ def compare_unets(repeats: int) -> None:
                 )
 
 
+def unet_and_dynunet(dims: int, channels: int) -> tuple[nn.Module, nn.Module]:
+    strides = [1, 2, 2, 2]
+    peer = DynUNet(dims, channels, 3, [3] * 4, strides, strides[1:], filters=CHANNELS)
+    return UNet(dims, channels, 3, channels=CHANNELS, deep_supervision=False), peer
+
+
+def unet_and_basic_unet(dims: int, channels: int) -> tuple[nn.Module, nn.Module]:
+    ours = UNet(dims, channels, 3, channels=BASIC, downsampling="max_pool", deep_supervision=False)
+    return ours, BasicUNet(dims, channels, 3, features=(*BASIC, BASIC[0]))
+
+
+def unet_and_residual_dynunet(dims: int, channels: int) -> tuple[nn.Module, nn.Module]:
+    strides = [1, 2, 2, 2]
+    peer = DynUNet(dims, channels, 3, [3] * 4, strides, strides[1:], filters=CHANNELS, res_block=True)
+    return UNet(dims, channels, 3, channels=CHANNELS, deep_supervision=False, encoder="residual"), peer
+
+
+def unet_plus_plus_and_basic(dims: int, channels: int) -> tuple[nn.Module, nn.Module]:
+    ours = pipeline.networks.UNetPlusPlus(
+        dims,
+        channels,
+        3,
+        channels=BASIC,
+        norm="instance",
+        activation="leaky_relu",
+        deep_supervision=False,
+        inference_mode="fast",
+    )
+    return ours, BasicUNetPlusPlus(dims, channels, 3, features=(*BASIC, BASIC[0]))
+
+
+def unet_and_plain_conv_unet(dims: int, channels: int) -> tuple[nn.Module, nn.Module]:
+    from dynamic_network_architectures.architectures.unet import PlainConvUNet
+
+    convolution, norm = (nn.Conv2d, nn.InstanceNorm2d) if dims == 2 else (nn.Conv3d, nn.InstanceNorm3d)
+    peer = PlainConvUNet(
+        channels,
+        len(CHANNELS),
+        CHANNELS,
+        convolution,
+        3,
+        [1, 2, 2, 2],
+        2,
+        3,
+        2,
+        conv_bias=False,
+        norm_op=norm,
+        norm_op_kwargs={"affine": True},
+        nonlin=nn.LeakyReLU,
+        nonlin_kwargs={"inplace": True},
+    )
+    return UNet(dims, channels, 3, channels=CHANNELS, deep_supervision=False), peer
+
+
+def rows() -> dict[str, tuple[Callable[[int, int], tuple[nn.Module, nn.Module]], int]]:
+    """What can be compared here: name of the row -> how to build ours and the peer, and the dimensions."""
+    pairs = {"unet-dynunet": unet_and_dynunet, "unet-basicunet": unet_and_basic_unet}
+    pairs["residual-dynunet"] = unet_and_residual_dynunet
+    if hasattr(pipeline.networks, "UNetPlusPlus"):
+        pairs["unetplusplus-basicunetplusplus"] = unet_plus_plus_and_basic
+    if find_spec("dynamic_network_architectures"):  # nnU-Net's
+        pairs["unet-plainconvunet"] = unet_and_plain_conv_unet
+    return {f"{name}-{dims}d": (build, dims) for name, build in pairs.items() for dims in (3, 2)}
+
+
+def compare_peers(
+    names: Sequence[str], layouts: Sequence[str], types: Sequence[str], modes: Sequence[str], repeats: int
+) -> None:
+    available = rows()
+    unknown = set(names) - set(available)
+    if unknown:
+        raise SystemExit(f"no row {', '.join(sorted(unknown))}; there are {', '.join(available)}")
+    print(f"{'':74}{'peer s':>9}{'ours s':>9}{'ratio':>7}")
+    for name in names or available:
+        build, dims = available[name]
+        shape = INPUTS[dims]
+        ours, peer = build(dims, shape[1])
+        counts = [sum(p.numel() for p in network.parameters()) for network in (ours, peer)]
+        print(f"{name}, {'x'.join(map(str, shape))}; parameters: ours {counts[0]:,}, peer {counts[1]:,}")
+        for layout in layouts:
+            memory_format = torch.contiguous_format
+            if layout == "channels-last":
+                memory_format = torch.channels_last if dims == 2 else torch.channels_last_3d
+            x = torch.randn(shape).contiguous(memory_format=memory_format)
+            for network in (ours, peer):
+                network.to(memory_format=memory_format)
+            for kind in types:
+                for mode in modes:
+                    make = forward if mode == "forward" else forward_backward
+                    bf16 = kind == "bf16"
+                    seconds = median_seconds({"peer": make(peer, x, bf16), "ours": make(ours, x, bf16)}, repeats)
+                    print(
+                        f"  {f'{mode}, {kind}, {layout}':72}{seconds['peer']:9.3f}{seconds['ours']:9.3f}"
+                        f"{seconds['peer'] / seconds['ours']:7.2f}",
+                        flush=True,
+                    )
+
+
 def compare_norms(repeats: int) -> None:
     print(f"batch 2, 32 channels, 40x56x40 {'':8}{'torch InstanceNorm3d ms':>26}{'ours ms':>9}{'ratio':>7}")
     for bf16 in (False, True):
@@ -122,12 +225,20 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--keep-memory", action="store_true")
     parser.add_argument("--norms", action="store_true")
+    parser.add_argument("--peers", nargs="*", metavar="ROW", help=f"of {', '.join(rows())}; all by default")
+    parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
+    parser.add_argument("--types", nargs="+", choices=("float32", "bf16"), default=["float32"])
+    modes = ("forward", "forward+backward")
+    parser.add_argument("--modes", nargs="+", choices=modes, default=list(modes))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.keep_memory:
         keep_freed_memory()
     torch.manual_seed(0)
-    (compare_norms if arguments.norms else compare_unets)(arguments.repeats)
+    if arguments.peers is not None:
+        compare_peers(arguments.peers, arguments.layouts, arguments.types, arguments.modes, arguments.repeats)
+    else:
+        (compare_norms if arguments.norms else compare_unets)(arguments.repeats)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ To add one: write `pipeline/networks/<name>.py`, export the class here, list it 
 returns a list, full resolution first; in eval mode and under TorchScript every network returns one tensor.
 """
 
+from pipeline.networks.multi_encoder_unet import MultiEncoderUNet
 from pipeline.networks.unet import UNet
 from pipeline.networks.unet_as_published import UNetAsPublished
 
-__all__ = ["UNet", "UNetAsPublished"]
+__all__ = ["MultiEncoderUNet", "UNet", "UNetAsPublished"]

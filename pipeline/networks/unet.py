@@ -22,7 +22,7 @@ from pipeline.networks.blocks import (
     norm_takes_one_voxel,
 )
 from pipeline.networks.encoders import make_encoder
-from pipeline.networks.levels import plan_levels
+from pipeline.networks.levels import Levels, plan_levels
 from pipeline.networks.resampling import upsample
 from pipeline.networks.unet_as_published import UNetAsPublished
 
@@ -100,53 +100,29 @@ class UNet(nn.Module):
         activation: str = "leaky_relu",
     ) -> None:
         super().__init__()
-        if skip not in SKIPS:
-            raise ConfigError(f"skip {skip!r}", expected=f"one of {', '.join(SKIPS)}")
         levels = plan_levels(spatial_dims, depth, channels, kernel_sizes, strides)
-        maps, kernels, steps = levels.channels, levels.kernel_sizes, levels.strides
-
         self.spatial_dims, self.in_channels, self.out_channels = spatial_dims, in_channels, out_channels
         self.total_stride = levels.total_stride
         self.deep_supervision = deep_supervision
-        self.one_voxel_allowed = norm_takes_one_voxel(norm, maps[-1])
+        self.one_voxel_allowed = norm_takes_one_voxel(norm, levels.channels[-1])
 
         self.encoder = make_encoder(
             encoder,
             spatial_dims,
             in_channels,
-            maps,
-            kernels,
-            steps,
+            levels.channels,
+            levels.kernel_sizes,
+            levels.strides,
             convolutions_per_stage,
             downsampling,
             norm,
             dropout,
             activation,
         )
-        # From the deepest decoder level up to full resolution, the order in which they run.
-        self.decoder = nn.ModuleList(
-            DecoderLevel(
-                upsample(upsampling, spatial_dims, maps[i + 1], maps[i], steps[i + 1], kernels[i + 1]),
-                ConvStage(
-                    spatial_dims,
-                    2 * maps[i] if skip == "concatenate" else maps[i],
-                    maps[i],
-                    kernels[i],
-                    None,
-                    convolutions_per_stage,
-                    norm,
-                    dropout,
-                    activation,
-                ),
-                concatenate=skip == "concatenate",
-            )
-            for i in reversed(range(levels.depth))
+        self.decoder = make_decoder(
+            spatial_dims, levels, convolutions_per_stage, upsampling, skip, norm, dropout, activation
         )
-        # Full resolution first, as the logits are returned.
-        supervised = range(levels.depth) if deep_supervision else range(1)
-        self.heads = nn.ModuleList(
-            convolution(spatial_dims, maps[i], out_channels, (1,) * spatial_dims, bias=True) for i in supervised
-        )
+        self.heads = make_heads(spatial_dims, levels, out_channels, deep_supervision)
         initialise_he(self, slope=LEAKY_SLOPE if activation == "leaky_relu" else 0.0)
 
     @staticmethod
@@ -177,6 +153,44 @@ class UNet(nn.Module):
         if not torch.jit.is_scripting() and self.training and self.deep_supervision:
             return [head(level) for head, level in zip(self.heads, reversed(features), strict=True)]
         return self.heads[0](x)
+
+
+def make_decoder(
+    spatial_dims: int,
+    levels: Levels,
+    convolutions_per_stage: int = 2,
+    upsampling: str = "transposed_convolution",
+    skip: str = "concatenate",
+    norm: str = "instance",
+    dropout: float = 0.0,
+    activation: str = "leaky_relu",
+) -> nn.ModuleList:
+    """One :class:`DecoderLevel` per level but the deepest, from there up to full resolution: the order they run in.
+
+    Raises:
+        ConfigError: an unknown ``upsampling`` or ``skip``.
+    """
+    if skip not in SKIPS:
+        raise ConfigError(f"skip {skip!r}", expected=f"one of {', '.join(SKIPS)}")
+    concatenate = skip == "concatenate"
+    decoder = nn.ModuleList()
+    for i in reversed(range(levels.depth)):
+        maps, kernel = levels.channels[i], levels.kernel_sizes[i]
+        # The convolution of a pixel shuffle runs on the level below, with that level's kernel.
+        up = upsample(
+            upsampling, spatial_dims, levels.channels[i + 1], maps, levels.strides[i + 1], levels.kernel_sizes[i + 1]
+        )
+        into = 2 * maps if concatenate else maps
+        convolve = ConvStage(spatial_dims, into, maps, kernel, None, convolutions_per_stage, norm, dropout, activation)
+        decoder.append(DecoderLevel(up, convolve, concatenate))
+    return decoder
+
+
+def make_heads(spatial_dims: int, levels: Levels, out_channels: int, deep_supervision: bool) -> nn.ModuleList:
+    """A 1x1 convolution to logits per supervised decoder level, full resolution first, as the logits are returned."""
+    supervised = levels.channels[:-1] if deep_supervision else levels.channels[:1]
+    one = (1,) * spatial_dims
+    return nn.ModuleList(convolution(spatial_dims, maps, out_channels, one, bias=True) for maps in supervised)
 
 
 class DecoderLevel(nn.Module):

@@ -4,7 +4,7 @@ import re
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.networks.nets import DynUNet
+from monai.networks.nets import BasicUNet, DynUNet
 
 from pipeline.errors import ConfigError
 from pipeline.networks import UNet
@@ -56,6 +56,139 @@ def test_same_weights_give_monai_dynunets_output(spatial_dims, kernel, strides, 
     stacked = peer.train()(x)
     torch.testing.assert_close(fine, stacked[:, 0], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(torch.nn.functional.interpolate(coarse, size), stacked[:, 1], atol=1e-5, rtol=1e-5)
+
+
+def test_same_weights_give_monai_dynunets_output_with_residual_blocks():
+    torch.manual_seed(0)
+    strides = [[1, 1, 1], [2, 2, 1], [2, 2, 2]]
+    peer = DynUNet(3, 2, 3, [3] * 3, strides, strides[1:], filters=(4, 8, 16), res_block=True)
+    for name, parameter in peer.named_parameters():
+        if "norm" in name:
+            torch.nn.init.normal_(parameter)
+    theirs = peer.state_dict()
+    state = {}
+    blocks = {"encoder.0.0": "input_block", "encoder.1.0": "downsamples.0", "encoder.2.0": "bottleneck"}
+    layers = {"first.conv": "conv1.conv", "first.norm": "norm1", "second.0": "conv2.conv", "second.1": "norm2"}
+    layers |= {"shortcut.0": "conv3.conv", "shortcut.1": "norm3"}
+    names = {f"{ours}.{o}": f"{block}.{t}" for ours, block in blocks.items() for o, t in layers.items()}
+    for i in (0, 1):
+        names[f"decoder.{i}.up"] = f"upsamples.{i}.transp_conv.conv"
+        for j in (0, 1):
+            names[f"decoder.{i}.convolve.{j}.conv"] = f"upsamples.{i}.conv_block.conv{j + 1}.conv"
+            names[f"decoder.{i}.convolve.{j}.norm"] = f"upsamples.{i}.conv_block.norm{j + 1}"
+    names["heads.0"] = "output_block.conv.conv"
+    for ours, name in names.items():
+        for kind in ("weight", "bias"):
+            if f"{name}.{kind}" in theirs:
+                state[f"{ours}.{kind}"] = theirs[f"{name}.{kind}"]
+    network = UNet(
+        3, 2, 3, channels=(4, 8, 16), strides=strides, encoder="residual", deep_supervision=False, norm="instance"
+    )
+    network.load_state_dict(state)
+    x = torch.randn(2, 2, 16, 12, 6)
+    torch.testing.assert_close(network.eval()(x), peer.eval()(x), atol=1e-5, rtol=1e-5)
+
+
+def weights_of_basic_unet(network: BasicUNet) -> dict[str, torch.Tensor]:
+    """MONAI's state dict under this project's names. Its decoder sees the skip first, ours the up-sampled features."""
+    theirs = network.state_dict()
+    blocks = {"encoder.0": "conv_0"} | {f"encoder.{i}.1": f"down_{i}.convs" for i in range(1, 5)}
+    blocks |= {f"decoder.{i}.convolve": f"upcat_{4 - i}.convs" for i in range(4)}
+    state = {}
+    for ours, block in blocks.items():
+        for j in (0, 1):
+            weight = theirs[f"{block}.conv_{j}.conv.weight"]
+            if j == 0 and "upcat" in block:
+                skip = weight.shape[1] // 2
+                weight = torch.cat([weight[:, skip:], weight[:, :skip]], dim=1)
+            state[f"{ours}.{j}.conv.weight"] = weight
+            for kind in ("weight", "bias"):
+                state[f"{ours}.{j}.norm.{kind}"] = theirs[f"{block}.conv_{j}.adn.N.{kind}"]
+    for i in range(4):
+        state[f"decoder.{i}.up.weight"] = theirs[f"upcat_{4 - i}.upsample.deconv.weight"]
+    return state | {f"heads.0.{kind}": theirs[f"final_conv.{kind}"] for kind in ("weight", "bias")}
+
+
+@pytest.mark.parametrize(("spatial_dims", "size"), [(2, (32, 48)), (3, (32, 32, 16))])
+def test_same_weights_give_monai_basic_unets_output(spatial_dims, size):
+    torch.manual_seed(0)
+    act = ("LeakyReLU", {"negative_slope": 0.01})
+    peer = BasicUNet(spatial_dims, 2, 3, features=(4, 4, 8, 16, 32, 4), act=act)
+    for name, parameter in peer.named_parameters():
+        if ".N." in name:
+            torch.nn.init.normal_(parameter)
+        elif name.endswith("deconv.bias"):
+            torch.nn.init.zeros_(parameter)  # ours has none
+        elif name.endswith("conv.bias") and "final" not in name:
+            torch.nn.init.normal_(parameter)  # ours has none either, but here the norm takes it away again
+    ours = UNet(spatial_dims, 2, 3, channels=(4, 4, 8, 16, 32), downsampling="max_pool", deep_supervision=False)
+    ours.load_state_dict(weights_of_basic_unet(peer))
+    x = torch.randn(2, 2, *size)
+    torch.testing.assert_close(ours.eval()(x), peer.eval()(x), atol=1e-5, rtol=1e-5)
+
+
+OPTIONS = [
+    {"encoder": "vgg", "downsampling": "max_pool", "upsampling": "linear", "skip": "add"},
+    {"encoder": "residual", "downsampling": "space_to_depth", "upsampling": "pixel_shuffle", "norm": "group"},
+    {"encoder": "dense", "upsampling": "nearest", "activation": "relu", "norm": "batch"},
+]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: o["encoder"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_every_option_trains_scripts_and_compiles_in_both_layouts(options, layout):
+    torch.manual_seed(0)
+    network = UNet(3, 2, 3, **SMALL, **options).to(memory_format=layout)
+    x = torch.randn(2, 2, 16, 8, 4).contiguous(memory_format=layout)
+    levels = network(x)
+    assert [tuple(level.shape) for level in levels] == [(2, 3, 16, 8, 4), (2, 3, 8, 4, 4)]
+    sum((level * level.detach().cos()).sum() for level in levels).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+    expected = network.eval()(x)
+    torch.testing.assert_close(torch.jit.script(network)(x), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(torch.compile(network, fullgraph=True, backend="eager")(x), expected)
+    torch.compiler.reset()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: o["encoder"])
+def test_every_option_gives_the_same_logits_in_onnx(options, tmp_path):
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    network, x = UNet(3, 2, 3, **SMALL, **options).eval(), torch.randn(1, 2, 16, 8, 4)
+    torch.onnx.export(network, (x,), str(tmp_path / "network.onnx"), dynamo=True, verbose=False)
+    session = runtime.InferenceSession(str(tmp_path / "network.onnx"), providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(logits), network(x).detach(), atol=1e-4, rtol=1e-4)
+
+
+def test_depth_decides_the_channels_and_channels_the_depth():
+    with torch.device("meta"):
+        assert [stage[-1].conv.out_channels for stage in UNet(3, 1, 2, depth=5).encoder] == [32, 64, 128, 256, 320, 320]
+        assert [stage[-1].conv.out_channels for stage in UNet(2, 1, 2, depth=5).encoder] == [32, 64, 128, 256, 512, 512]
+        assert UNet(2, 1, 2, depth=1).total_stride == (2, 2)
+        assert UNet(2, 1, 2).total_stride == (8, 8)
+        assert UNet(2, 1, 2, channels=(4, 8)).total_stride == (2, 2)
+
+
+def test_adding_the_skip_is_a_sum():
+    torch.manual_seed(0)
+    level = UNet(2, 1, 2, channels=(4, 8), skip="add").decoder[0]
+    x, skip = torch.randn(1, 8, 4, 4), torch.randn(1, 4, 8, 8)
+    torch.testing.assert_close(level(x, skip), level.convolve(level.up(x) + skip))
+
+
+def test_initial_slope_is_that_of_the_activation():
+    torch.manual_seed(0)
+    leaky, relu = (UNet(2, 64, 2, channels=(64, 64), activation=a) for a in ("leaky_relu", "relu"))
+    for network, slope in ((leaky, 0.01), (relu, 0.0)):
+        variance = network.encoder[0][0].conv.weight.var().item()
+        assert variance == pytest.approx(2 / ((1 + slope**2) * 64 * 9), rel=0.03)
 
 
 def test_parameter_count_by_hand():
@@ -123,6 +256,12 @@ def test_dropout_drops_whole_channels_in_training_only():
     assert zero[1].sum() == 0
 
 
+def test_group_norm_takes_one_voxel_where_it_has_a_neighbour_in_its_group():
+    assert UNet(2, 1, 2, channels=(4, 16), norm="group")(torch.randn(1, 1, 2, 2))[0].shape == (1, 2, 2, 2)
+    with pytest.raises(ConfigError, match="one voxel"):
+        UNet(2, 1, 2, channels=(4, 8), norm="group")(torch.randn(1, 1, 2, 2))
+
+
 def test_batch_norm_takes_one_voxel_at_the_deepest_level():
     network = UNet(2, 1, 2, channels=(4, 8), norm="batch")
     assert network(torch.randn(3, 1, 2, 2))[0].shape == (3, 2, 2, 2)
@@ -155,6 +294,10 @@ def test_a_size_that_it_cannot_take_is_refused_with_the_size_to_use(size, messag
         ({"strides": [1, [2, 2], 2]}, "3 numbers"),
         ({"strides": [2, 2, 2]}, "first level"),
         ({"kernel_sizes": [3, 2, 3]}, "odd"),
+        ({"channels": None, "depth": 0}, "two levels"),
+        ({"depth": 3}, "give one of the two"),
+        ({"skip": "multiply"}, "concatenate, add"),
+        ({"upsampling": "cubic"}, "pixel_shuffle"),
         ({"norm": "layer"}, "'instance', 'batch' or 'group'"),
     ],
 )
