@@ -1,18 +1,17 @@
-"""Cross-entropy on class ids, with weights per class and per voxel."""
+"""Cross-entropy on class ids, with weights per class and per voxel.
+
+Weighted per voxel by Ronneberger, Fischer & Brox, U-Net, MICCAI 2015 (arXiv 1505.04597), section 3, eq. 1 and 2; the
+weight map of eq. 2 is made by `pipeline.transforms.BorderWeightsd`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 
-from pipeline.losses.log_probabilities import (
-    LogProbabilities,
-    check_class_weights,
-    class_weight_tensor,
-    log_probabilities,
-)
+from pipeline.losses.class_loss import ClassLoss, check_class_weights, check_normalization, normalized
+from pipeline.losses.softmax_sums import SoftmaxSums, softmax_sums
 
 
 def cross_entropy_loss(
@@ -22,14 +21,22 @@ def cross_entropy_loss(
     *,
     class_weights: torch.Tensor | None = None,
     ignore_label: int | None = None,
+    normalization: str = "weights",
 ) -> torch.Tensor:
-    r"""Weighted mean of -log p over the voxels.
+    r"""Weighted sum of -log p over the voxels, divided by Z.
 
-    .. math:: - \frac{\sum_i w_i \log p_i}{\sum_i w_i}, \qquad w_i = \text{weight}_i \cdot \text{class\_weights}[t_i]
+    .. math:: - \frac{1}{Z} \sum_i w_i \log p_i, \qquad w_i = \text{weight}_i \cdot \text{class\_weights}[t_i]
 
-    p_i is the softmax probability of voxel i's target class t_i; an ignored voxel has weight 0. Dividing by the sum of
-    weights (as torch does for class weights) keeps the scale of the loss whatever the weights are. Where all weights
-    are 0 the loss is 0.
+    p_i is the softmax probability of voxel i's target class t_i; an ignored voxel has weight 0. The sum is the energy
+    of U-Net's eq. 1 (whose sign is lost in print). Z is a choice:
+
+    - ``"weights"``: the sum of the weights, as torch does for class weights. The scale of the loss stays the same
+      whatever the weights are, and a patch full of heavy borders counts no more than one without.
+    - ``"voxels"``: the number of voxels that are not ignored. A border pulls as hard as its weight says, from batch to
+      batch alike: the paper's energy but for a constant, and so what belongs to the border weight map.
+    - ``"sum"``: 1, the paper's energy itself; it grows with the patch, and the learning rate has to know it.
+
+    Where there is nothing to divide by, the loss is 0.
 
     Args:
         logits: (B, K, *S).
@@ -37,46 +44,52 @@ def cross_entropy_loss(
         weight: per voxel, (B, 1, *S), 0 or above.
         class_weights: one per class, (K,).
         ignore_label: id of voxels that count for nothing.
+        normalization: ``"weights"``, ``"voxels"`` or ``"sum"``.
 
     Returns:
         A scalar, 0 or above.
 
     Raises:
-        ConfigError: shapes that do not fit together.
+        ConfigError: shapes that do not fit together; an unknown normalization.
 
     >>> logits = torch.tensor([[[0.0, 0.0], [0.0, 1.0986123]]])  # p = 1/2, 1/2 in one voxel, 1/4, 3/4 in the next
     >>> round(cross_entropy_loss(logits, torch.tensor([[[0, 1]]])).item(), 4)  # (ln 2 + ln 4/3) / 2
     0.4904
     """
-    return cross_entropy_of(log_probabilities(logits, target, weight, ignore_label), class_weights)
+    sums = softmax_sums(logits, target, weight, ignore_label, ratios=False)
+    return cross_entropy_of(sums, class_weights, normalization)
 
 
-def cross_entropy_of(log_p: LogProbabilities, class_weights: torch.Tensor | None) -> torch.Tensor:
-    """:func:`cross_entropy_loss` of log-probabilities that another loss shares."""
-    check_class_weights(class_weights, log_p.of_classes.shape[1])
-    weight = log_p.weight
-    if class_weights is not None:
-        of_voxel = class_weights.to(log_p.of_classes)[log_p.target]
-        weight = of_voxel if weight is None else weight * of_voxel
-    if weight is None:
-        return -log_p.of_target.mean()
-    total = weight.sum()
-    return -(weight * log_p.of_target).sum() / torch.where(total > 0, total, torch.ones_like(total))
+def cross_entropy_of(sums: SoftmaxSums, class_weights: torch.Tensor | None, normalization: str) -> torch.Tensor:
+    """:func:`cross_entropy_loss` of sums that another loss shares."""
+    weight = with_class_weights(sums, class_weights)
+    return -normalized(sums.log_p, weight, sums.counted, normalization)
 
 
-class CrossEntropyLoss(nn.Module):
+def with_class_weights(sums: SoftmaxSums, class_weights: torch.Tensor | None) -> torch.Tensor | None:
+    """w of :func:`cross_entropy_loss`, (B, N), or None where all are 1."""
+    check_class_weights(class_weights, sums.overlap.shape[1])
+    if class_weights is None:
+        return sums.weight
+    of_voxel = class_weights.to(sums.log_p)[sums.target.long()]
+    return of_voxel if sums.weight is None else sums.weight * of_voxel
+
+
+class CrossEntropyLoss(ClassLoss):
     """:func:`cross_entropy_loss` as a module; ``parts`` holds its last value as ``cross_entropy``."""
 
-    def __init__(self, class_weights: Sequence[float] | None = None, ignore_label: int | None = None) -> None:
-        super().__init__()
-        self.class_weights: torch.Tensor | None
-        self.register_buffer("class_weights", class_weight_tensor(class_weights), persistent=False)
-        self.ignore_label = ignore_label
-        self.parts: dict[str, torch.Tensor] = {}
+    name = "cross_entropy"
+    ratios = False
 
-    def forward(self, logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
-        loss = cross_entropy_loss(
-            logits, target, weight, class_weights=self.class_weights, ignore_label=self.ignore_label
-        )
-        self.parts = {"cross_entropy": loss.detach()}
-        return loss
+    def __init__(
+        self,
+        class_weights: Sequence[float] | None = None,
+        ignore_label: int | None = None,
+        normalization: str = "weights",
+    ) -> None:
+        super().__init__(class_weights, ignore_label)
+        check_normalization(normalization)
+        self.normalization = normalization
+
+    def of(self, sums: SoftmaxSums) -> torch.Tensor:
+        return cross_entropy_of(sums, self.class_weights, self.normalization)

@@ -20,8 +20,9 @@ class DeepSupervision(nn.Module):
 
     Args:
         loss: any ``loss(logits, target, weight=None) -> scalar``.
-        weights: factor of each level, full resolution first, used as they stand; by default halved from level to level
-            and summing to 1.
+        weights: ``"halved"`` from level to level (the default), for levels of ever coarser resolution; ``"equal"``, for
+            levels of the same resolution (U-Net++: the branches X^{0,1..4}), as many as there are; both sum to 1. Or
+            the factor of each level, full resolution first, used as they stand.
 
     Shape:
         - logits: a list of (B, K, *S_i), full resolution first, or one tensor; target and weight: (B, 1, *S_0).
@@ -30,7 +31,7 @@ class DeepSupervision(nn.Module):
         parts: the inner loss's parts at full resolution, the ones that compare between runs of different depth.
 
     Raises:
-        ConfigError: as many weights as levels are needed.
+        ConfigError: as many weights as levels are needed; an unknown word.
 
     >>> from pipeline.losses import CrossEntropyLoss
     >>> loss = DeepSupervision(CrossEntropyLoss())
@@ -39,10 +40,12 @@ class DeepSupervision(nn.Module):
     0.6931
     """
 
-    def __init__(self, loss: nn.Module, weights: Sequence[float] | None = None) -> None:
+    def __init__(self, loss: nn.Module, weights: Sequence[float] | str | None = None) -> None:
         super().__init__()
         self.loss = loss
-        self.weights = None if weights is None else tuple(float(w) for w in weights)
+        if isinstance(weights, str) and weights not in ("halved", "equal"):
+            raise ConfigError(f"deep-supervision weights {weights!r}", expected="halved, equal, or a list of numbers")
+        self.weights = weights if weights is None or isinstance(weights, str) else tuple(float(w) for w in weights)
         self.parts: dict[str, torch.Tensor] = {}
 
     def forward(
@@ -66,7 +69,9 @@ class DeepSupervision(nn.Module):
         return self.loss(logits, target) if weight is None else self.loss(logits, target, weight)
 
     def _factors(self, levels: int) -> tuple[float, ...]:
-        if self.weights is None:
+        if self.weights == "equal":
+            return (1 / levels,) * levels
+        if self.weights is None or isinstance(self.weights, str):
             halved = [0.5**i for i in range(levels)]
             return tuple(h / sum(halved) for h in halved)
         if len(self.weights) != levels:

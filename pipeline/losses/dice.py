@@ -1,7 +1,8 @@
-"""Soft Dice loss on class ids.
+"""Soft Dice losses on class ids: plain, squared, generalised.
 
-Milletari et al., V-Net, 3DV 2016 (arXiv 1606.04797), with the plain sum of probabilities in the denominator (Drozdzal
-et al., 2016, arXiv 1608.04117).
+Plain: Drozdzal et al., 2016 (arXiv 1608.04117), the plain sum of probabilities in the denominator. Squared: Milletari,
+Navab & Ahmadi, V-Net, 3DV 2016 (arXiv 1606.04797), section 3, with the squares. Generalised: Sudre et al., 2017
+(arXiv 1707.03237), section 2.1.
 """
 
 from __future__ import annotations
@@ -9,14 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 
-from pipeline.losses.log_probabilities import (
-    LogProbabilities,
-    check_class_weights,
-    class_weight_tensor,
-    log_probabilities,
-)
+from pipeline.losses.class_loss import ClassLoss, check_class_weights, mean_over_classes
+from pipeline.losses.softmax_sums import SoftmaxSums, softmax_sums
 
 
 def dice_loss(
@@ -29,6 +25,7 @@ def dice_loss(
     smooth: float = 1e-5,
     class_weights: torch.Tensor | None = None,
     ignore_label: int | None = None,
+    squared: bool = False,
 ) -> torch.Tensor:
     r"""One minus soft Dice, averaged over classes (and over the samples of the batch).
 
@@ -48,6 +45,7 @@ def dice_loss(
         smooth: s above, in voxels.
         class_weights: one per class, (K,), the background included; the mean over classes is weighted by them.
         ignore_label: id of voxels that count for nothing.
+        squared: p squared in the denominator, as V-Net has it: its gradient pulls less at voxels that are nearly right.
 
     Returns:
         A scalar from 0 to 1.
@@ -58,44 +56,101 @@ def dice_loss(
     >>> logits = torch.tensor([[[0.0, 0.0], [0.0, 1.0986123]]])  # p = 1/2, 1/2 in one voxel, 1/4, 3/4 in the next
     >>> round(dice_loss(logits, torch.tensor([[[0, 1]]])).item(), 4)  # 1 - 2 * 3/4 / (5/4 + 1)
     0.3333
+    >>> round(dice_loss(logits, torch.tensor([[[0, 1]]]), squared=True).item(), 4)  # 1 - 2 * 3/4 / (1/4 + 9/16 + 1)
+    0.1724
     """
-    log_p = log_probabilities(logits, target, weight, ignore_label)
-    return dice_of(log_p, include_background, batch_dice, smooth, class_weights)
+    sums = softmax_sums(logits, target, weight, ignore_label, squares=squared)
+    return dice_of(sums, include_background, batch_dice, smooth, class_weights, squared)
 
 
 def dice_of(
-    log_p: LogProbabilities,
+    sums: SoftmaxSums,
     include_background: bool,
     batch_dice: bool,
     smooth: float,
     class_weights: torch.Tensor | None,
+    squared: bool = False,
 ) -> torch.Tensor:
-    """:func:`dice_loss` of log-probabilities that another loss shares."""
-    classes = log_p.of_classes.shape[1]
-    check_class_weights(class_weights, classes)
-    first = 0 if include_background else 1
-
-    # p g needs p of the target's class alone: no one-hot target and no product over all classes.
-    of_target, ones = log_p.of_target.exp(), None
-    predicted = log_p.of_classes[:, first:].exp()
-    if log_p.weight is not None:
-        of_target, ones = of_target * log_p.weight, log_p.weight
-        predicted = predicted * log_p.weight[:, None]
-    masks = [log_p.target == k for k in range(first, classes)]
-    overlap = torch.stack([(of_target * mask).sum(1) for mask in masks], dim=1)  # (B, classes)
-    reference = torch.stack([mask.sum(1) if ones is None else (ones * mask).sum(1) for mask in masks], dim=1)
-    total = predicted.sum(2) + reference
+    """:func:`dice_loss` of sums that another loss shares."""
+    overlap, total = sums.overlap, (sums.predicted_squared if squared else sums.predicted) + sums.reference
     if batch_dice:
         overlap, total = overlap.sum(0, keepdim=True), total.sum(0, keepdim=True)
-    loss = (1 - (2 * overlap + smooth) / (total + smooth)).mean(0)
-    if class_weights is None:
-        return loss.mean()
-    chosen = class_weights[first:].to(loss)
-    return (loss * chosen).sum() / chosen.sum()
+    return mean_over_classes(1 - (2 * overlap + smooth) / (total + smooth), include_background, class_weights)
 
 
-class DiceLoss(nn.Module):
+def generalized_dice_loss(
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    weight: torch.Tensor | None = None,
+    *,
+    include_background: bool = False,
+    batch_dice: bool = False,
+    smooth: float = 1e-5,
+    class_weights: torch.Tensor | None = None,
+    ignore_label: int | None = None,
+) -> torch.Tensor:
+    r"""One minus one soft Dice of all classes together, each weighted by the inverse of its squared volume.
+
+    .. math:: L = 1 - \frac{2 \sum_k v_k \sum_i w_i p_{ik} g_{ik} + s}{\sum_k v_k \sum_i w_i (p_{ik} + g_{ik}) + s},
+        \qquad v_k = \frac{c_k}{(\sum_i w_i g_{ik})^2}
+
+    Symbols as in :func:`dice_loss`; c is ``class_weights``. A class that is absent has no inverse volume: it gets the
+    largest v of the classes present, and where all are absent each gets v = 1.
+
+    Args, Returns, Raises: as :func:`dice_loss`.
+    """
+    sums = softmax_sums(logits, target, weight, ignore_label)
+    return generalized_dice_of(sums, include_background, batch_dice, smooth, class_weights)
+
+
+def generalized_dice_of(
+    sums: SoftmaxSums, include_background: bool, batch_dice: bool, smooth: float, class_weights: torch.Tensor | None
+) -> torch.Tensor:
+    """:func:`generalized_dice_loss` of sums that another loss shares."""
+    first = 0 if include_background else 1
+    overlap, reference = sums.overlap[:, first:], sums.reference[:, first:]
+    total = sums.predicted[:, first:] + reference
+    if batch_dice:
+        overlap, total, reference = (x.sum(0, keepdim=True) for x in (overlap, total, reference))
+    present = reference > 0
+    inverse = torch.where(present, 1 / torch.where(present, reference, 1) ** 2, 0)
+    largest = inverse.amax(1, keepdim=True)
+    inverse = torch.where(present, inverse, torch.where(largest > 0, largest, 1))
+    if class_weights is not None:
+        check_class_weights(class_weights, sums.reference.shape[1])
+        inverse = inverse * class_weights[first:].to(inverse)
+    ratio = (2 * (inverse * overlap).sum(1) + smooth) / ((inverse * total).sum(1) + smooth)
+    return (1 - ratio).mean()
+
+
+class DiceLoss(ClassLoss):
     """:func:`dice_loss` as a module; ``parts`` holds its last value as ``dice``."""
+
+    name = "dice"
+
+    def __init__(
+        self,
+        include_background: bool = False,
+        batch_dice: bool = False,
+        smooth: float = 1e-5,
+        class_weights: Sequence[float] | None = None,
+        ignore_label: int | None = None,
+        squared: bool = False,
+    ) -> None:
+        super().__init__(class_weights, ignore_label)
+        self.include_background, self.batch_dice, self.smooth = include_background, batch_dice, smooth
+        self.squares = squared
+
+    def of(self, sums: SoftmaxSums) -> torch.Tensor:
+        return dice_of(
+            sums, self.include_background, self.batch_dice, self.smooth, self.class_weights, squared=self.squares
+        )
+
+
+class GeneralizedDiceLoss(ClassLoss):
+    """:func:`generalized_dice_loss` as a module; ``parts`` holds its last value as ``generalized_dice``."""
+
+    name = "generalized_dice"
 
     def __init__(
         self,
@@ -105,23 +160,8 @@ class DiceLoss(nn.Module):
         class_weights: Sequence[float] | None = None,
         ignore_label: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(class_weights, ignore_label)
         self.include_background, self.batch_dice, self.smooth = include_background, batch_dice, smooth
-        self.class_weights: torch.Tensor | None
-        self.register_buffer("class_weights", class_weight_tensor(class_weights), persistent=False)
-        self.ignore_label = ignore_label
-        self.parts: dict[str, torch.Tensor] = {}
 
-    def forward(self, logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
-        loss = dice_loss(
-            logits,
-            target,
-            weight,
-            include_background=self.include_background,
-            batch_dice=self.batch_dice,
-            smooth=self.smooth,
-            class_weights=self.class_weights,
-            ignore_label=self.ignore_label,
-        )
-        self.parts = {"dice": loss.detach()}
-        return loss
+    def of(self, sums: SoftmaxSums) -> torch.Tensor:
+        return generalized_dice_of(sums, self.include_background, self.batch_dice, self.smooth, self.class_weights)

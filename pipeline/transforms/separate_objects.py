@@ -1,7 +1,7 @@
 """`SeparateObjectsd`: single objects, and a border between those that touch, from a label that runs them together.
 
-Ronneberger, Fischer & Brox, U-Net, MICCAI 2015 (arXiv 1505.04597), section 3: "the separation border is computed using
-morphological operations". The paper says no more; what is done here is:
+Ronneberger, Fischer & Brox, U-Net, MICCAI 2015 (arXiv 1505.04597), section 3, find the separating border by
+morphological operations, and say no more about it. What is done here is:
 
 1. Objects. Of each class the face-connected components. Where objects of one class touch, they are one component:
    with ``erosion`` r, what lies deeper than r below the component's surface (an erosion by a ball of radius r, by exact

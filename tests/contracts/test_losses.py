@@ -5,13 +5,36 @@ import torch
 from torch import nn
 
 from pipeline import losses
-from pipeline.losses import CrossEntropyLoss, DeepSupervision, DiceCrossEntropy, DiceLoss
+from pipeline.losses import (
+    BinaryCrossEntropyLoss,
+    CodedDiceLoss,
+    CompoundLoss,
+    CrossEntropyLoss,
+    DeepSupervision,
+    DiceCrossEntropy,
+    DiceLoss,
+    FocalLoss,
+    GeneralizedDiceLoss,
+    IoULoss,
+    MSSSIMLoss,
+    TverskyLoss,
+)
 
 MEMBERS = {
+    "BinaryCrossEntropyLoss": BinaryCrossEntropyLoss,
+    "CodedDiceLoss": CodedDiceLoss,
+    "CompoundLoss": lambda **o: CompoundLoss(
+        [DiceLoss(squared=True, **o), FocalLoss(**o), BinaryCrossEntropyLoss(**o)], [1, 2, 0.5]
+    ),
     "CrossEntropyLoss": CrossEntropyLoss,
-    "DiceLoss": DiceLoss,
+    "DeepSupervision": lambda **o: DeepSupervision(DiceCrossEntropy(**o)),
     "DiceCrossEntropy": DiceCrossEntropy,
-    "DeepSupervision": lambda: DeepSupervision(DiceCrossEntropy()),
+    "DiceLoss": DiceLoss,
+    "FocalLoss": FocalLoss,
+    "GeneralizedDiceLoss": GeneralizedDiceLoss,
+    "IoULoss": IoULoss,
+    "MSSSIMLoss": MSSSIMLoss,
+    "TverskyLoss": TverskyLoss,
 }
 
 
@@ -82,6 +105,21 @@ def test_equal_weights_change_nothing_and_a_weight_of_zero_hides_a_voxel(loss):
     other = logits.clone()
     other[0, :, 0, 0, 0] = torch.tensor([9.0, -9.0, 3.0])
     torch.testing.assert_close(loss(logits, target, weight), loss(other, target, weight))
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_an_ignored_voxel_is_hidden_and_its_id_needs_no_logits(name):
+    loss = MEMBERS[name](ignore_label=255)
+    logits, target = example()
+    target[:, :, 1:3, :2] = 255
+    other = logits.clone()
+    other[:, :, 1:3, :2] = 40 * torch.randn(2, 3, 2, 2, 3)
+    value = loss(logits.requires_grad_(), target)
+    value.backward()
+    torch.testing.assert_close(value, loss(other, target))
+    assert (logits.grad[:, :, 1:3, :2] == 0).all()
+    everything = loss(logits.detach(), torch.full_like(target, 255))
+    assert torch.isfinite(everything)
 
 
 def test_target_of_any_dtype(loss):

@@ -84,3 +84,10 @@ def test_sampling_is_torchs_exact_nearest(fine, coarse):
     values = torch.arange(float(fine))[None, None]
     expected = torch.nn.functional.interpolate(values, size=coarse, mode="nearest-exact")
     assert torch.equal(nearest(values, [coarse]), expected)
+
+
+def test_equal_weights_for_branches_of_one_resolution():
+    value = DeepSupervision(Recorder(), weights="equal")(levels((4, 4), (4, 4)), torch.zeros(1, 1, 4, 4))
+    assert value.item() == pytest.approx((1 + 10) / 2)
+    with pytest.raises(ConfigError, match="halved, equal"):
+        DeepSupervision(Recorder(), weights="mean")

@@ -1,0 +1,103 @@
+"""`ClassLoss`: the module around a loss that is made of `SoftmaxSums`, and what such losses share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from pipeline.errors import ConfigError
+from pipeline.losses.softmax_sums import SoftmaxSums, softmax_sums
+
+
+class ClassLoss(nn.Module):
+    """Base of the losses on softmax probabilities: ``forward`` is `of` of the sums of its logits and target.
+
+    A subclass sets ``name``, and ``ratios`` and ``squares`` to what it needs of `softmax_sums`, and defines `of`.
+    `CompoundLoss` gives the same sums to several of them.
+
+    Args:
+        class_weights: one per class, the background included.
+        ignore_label: id of voxels that count for nothing.
+
+    Attributes:
+        parts: the value of the last call under the loss's ``name``, detached: what a logger shows.
+    """
+
+    name: str
+    ratios = True
+    squares = False
+
+    def __init__(self, class_weights: Sequence[float] | None = None, ignore_label: int | None = None) -> None:
+        super().__init__()
+        self.class_weights: torch.Tensor | None
+        self.register_buffer("class_weights", class_weight_tensor(class_weights), persistent=False)
+        self.ignore_label = ignore_label
+        self.parts: dict[str, torch.Tensor] = {}
+
+    def of(self, sums: SoftmaxSums) -> torch.Tensor:
+        """The loss, a scalar, of sums that other losses share."""
+        raise NotImplementedError
+
+    def forward(self, logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
+        loss = self.of(
+            softmax_sums(logits, target, weight, self.ignore_label, ratios=self.ratios, squares=self.squares)
+        )
+        self.parts = {self.name: loss.detach()}
+        return loss
+
+
+def mean_over_classes(loss: torch.Tensor, include_background: bool, class_weights: torch.Tensor | None) -> torch.Tensor:
+    """Mean of (B, K) losses over the samples and over the classes, the latter weighted; without class 0 if so asked.
+
+    Raises:
+        ConfigError: not one weight per class.
+    """
+    check_class_weights(class_weights, loss.shape[1])
+    first = 0 if include_background else 1
+    of_class = loss[:, first:].mean(0)
+    if class_weights is None:
+        return of_class.mean()
+    chosen = class_weights[first:].to(of_class)
+    return (of_class * chosen).sum() / chosen.sum()
+
+
+def normalized(
+    values: torch.Tensor, weight: torch.Tensor | None, counted: torch.Tensor, normalization: str
+) -> torch.Tensor:
+    """Weighted sum of a value per voxel, (B, N), divided by Z as :func:`pipeline.losses.cross_entropy_loss` defines it.
+
+    Args:
+        weight: (B, N), 0 where a voxel is ignored; None where all are 1.
+        counted: number of voxels that are not ignored.
+
+    Raises:
+        ConfigError: an unknown normalization.
+    """
+    check_normalization(normalization)
+    total = values.sum() if weight is None else (weight * values).sum()
+    if normalization == "sum":
+        return total
+    divisor = counted if normalization == "voxels" or weight is None else weight.sum()
+    return total / torch.where(divisor > 0, divisor, torch.ones_like(divisor))
+
+
+def check_normalization(normalization: str) -> None:
+    """Raises ConfigError unless it is one that `normalized` knows."""
+    if normalization not in ("weights", "voxels", "sum"):
+        raise ConfigError(f"normalization={normalization!r}", expected="weights, voxels or sum")
+
+
+def class_weight_tensor(class_weights: Sequence[float] | None) -> torch.Tensor | None:
+    """Weights as a float32 tensor (K,), from a config's list."""
+    return None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32)
+
+
+def check_class_weights(class_weights: torch.Tensor | None, classes: int) -> None:
+    """Raises ConfigError unless there is one weight per class, the background included."""
+    if class_weights is not None and class_weights.shape != (classes,):
+        raise ConfigError(
+            f"class_weights of shape {tuple(class_weights.shape)}",
+            expected=f"{classes} of them, one per class, the background included",
+        )
