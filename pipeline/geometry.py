@@ -15,11 +15,11 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """The voxel grid of a volume.
+    """The voxel grid of a volume, or the pixel grid of a section.
 
     Args:
-        shape: voxels per spatial axis, (H, W, D).
-        affine: 4x4, voxel index -> millimetres RAS+.
+        shape: voxels per spatial axis, (H, W, D) or (H, W).
+        affine: 4x4, voxel index -> millimetres RAS+; of a section, its third column points out of the plane.
     """
 
     shape: tuple[int, ...]
@@ -32,23 +32,26 @@ class Grid:
     @property
     def spacing_mm(self) -> tuple[float, ...]:
         """Distance between voxel centres along each axis, mm."""
-        return tuple(float(v) for v in np.linalg.norm(self.affine[:3, :3], axis=0))
+        return tuple(float(v) for v in np.linalg.norm(self.affine[:3, : len(self.shape)], axis=0))
 
     @property
     def orientation(self) -> str:
         """Closest axis codes, such as ``"RAS"``: the direction in which each array axis increases."""
         import nibabel
 
-        return "".join(nibabel.orientations.aff2axcodes(self.affine))
+        return "".join(nibabel.orientations.aff2axcodes(self.affine)[: len(self.shape)])
 
     @property
     def voxel_volume_ml(self) -> float:
+        """NaN for a section: a pixel has no volume."""
+        if len(self.shape) < 3:
+            return float("nan")
         return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000
 
     def corners_mm(self) -> np.ndarray:
-        """World coordinates of the centres of the 8 corner voxels, (8, 3)."""
+        """World coordinates of the centres of the corner voxels, (8, 3); of a section (4, 3)."""
         index = np.array(list(product(*((0, n - 1) for n in self.shape))), dtype=np.float64)
-        return index @ self.affine[:3, :3].T + self.affine[:3, 3]
+        return index @ self.affine[:3, : len(self.shape)].T + self.affine[:3, 3]
 
     def distance_mm(self, other: Grid) -> float:
         """The largest distance between corresponding corners of two grids; infinite where shapes differ."""
@@ -69,4 +72,6 @@ class Grid:
     def __str__(self) -> str:
         shape = "x".join(map(str, self.shape))
         spacing = "x".join(f"{v:.4g}" for v in self.spacing_mm)
+        if len(self.shape) < 3:
+            return f"{shape} pixels of {spacing} mm"
         return f"{shape} voxels of {spacing} mm, {self.orientation}"

@@ -88,7 +88,8 @@ def train(
     config = resolve(folder, "train", overrides=overrides)
     if resume is not None:
         _refuse_another_bundle(bundle, folder, config)
-    find_cases(data, config["channels"], keep_incomplete=True)  # a wrong path is refused before anything is written
+    # a wrong path is refused before anything is written
+    find_cases(data, config["channels"], keep_incomplete=True, spatial_dims=config.get("spatial_dims", 3))
     if resume is not None:
         run_dir = folder
         budget_s = budget_s if budget_s is not None else config["budget_s"]
@@ -120,14 +121,13 @@ def train(
             f"a budget of {budget_s} s, spent before the first step ({time.time() - started:.0f} s to prepare)",
             fix="give a longer --budget",
         )
-    measures = next(iter(parser.get_parsed_content("validate#key_metric").values()))
     refused = [
         *parser.get_parsed_content("train#dataset").refused,
         *parser.get_parsed_content("validate#dataset").refused,
     ]
     metrics = dict(parser.get_parsed_content("validate#evaluator").state.metrics)
     logger.info("%d iterations, %d epochs", trainer.state.iteration, trainer.state.epoch)
-    return RunSummary(run_dir, metrics, _table(measures), time.time() - started, [str(case) for case in refused])
+    return RunSummary(run_dir, metrics, _table(parser), time.time() - started, [str(case) for case in refused])
 
 
 def evaluate(
@@ -157,10 +157,9 @@ def evaluate(
     parser = _parse(config, folder / "configs" / "metadata.json")
     _run(parser, "initialize")
     _run(parser, "run")
-    measures = next(iter(parser.get_parsed_content("validate#key_metric").values()))
     refused = parser.get_parsed_content("validate#dataset").refused
     metrics = dict(parser.get_parsed_content("validate#evaluator").state.metrics)
-    return RunSummary(out, metrics, _table(measures), time.time() - started, [str(case) for case in refused])
+    return RunSummary(out, metrics, _table(parser), time.time() - started, [str(case) for case in refused])
 
 
 def predict(
@@ -188,7 +187,7 @@ def predict(
         config["probabilities_key"] = "probabilities"
     parser = _parse(config, folder / "configs" / "metadata.json")
     items = parser.get_parsed_content("dataset#data")
-    _refuse_to_overwrite(items, Path(output))
+    _refuse_to_overwrite(items, Path(output), ".png" if config.get("spatial_dims", 3) == 2 else ".nii.gz")
     from pipeline.engines.cohort import predict_cohort
 
     _run(parser, "initialize")
@@ -235,10 +234,10 @@ def _refuse_another_bundle(named: str | Path, run_dir: Path, config: dict[str, A
             )
 
 
-def _refuse_to_overwrite(items: Sequence[dict[str, Any]], output: Path) -> None:
+def _refuse_to_overwrite(items: Sequence[dict[str, Any]], output: Path, suffix: str) -> None:
     sources = {Path(path).resolve() for item in items for path in (*item["image"].values(), item.get("label")) if path}
     for item in items:
-        result = (output / item["relative"] / f"{item['case_id']}.nii.gz").resolve()
+        result = (output / item["relative"] / f"{item['case_id']}{suffix}").resolve()
         if result in sources:
             raise ConfigError(
                 f"an output folder in which the result would take the place of {result.name}, which is an input",
@@ -282,7 +281,13 @@ def _run(parser: Any, section: str) -> None:
         parser.get_parsed_content(f"{section}#{index}")
 
 
-def _table(measures: Any) -> str:
+def _table(parser: Any) -> str:
+    """The table of the measures per case, and below it that of each further metric which has one."""
     from pipeline.metrics import format_table
 
-    return format_table(measures.summary)
+    measures = next(iter(parser.get_parsed_content("validate#key_metric").values()))
+    tables = [format_table(measures.summary)]
+    further = "validate#further_metrics"  # a bundle from elsewhere may lack it
+    metrics = parser.get_parsed_content(further) if further in parser else None
+    tables += [metric.table() for metric in (metrics or {}).values() if hasattr(metric, "table")]
+    return "\n\n".join(tables)

@@ -39,7 +39,8 @@ def verify(bundle: Path, *, configs: Path | None = None) -> list[str]:
 
     Checked: required files; that it holds data only; fresh generated files; metadata against the zoo's schema and
     against the configs (channels, classes, spatial shape, by running the network on the smallest input that the
-    metadata allows); every component's arguments; MONAI's property check; weights that load without unpickling code.
+    metadata allows); every component's arguments; MONAI's property check; weights that load without unpickling code,
+    where it has some.
 
     Args:
         bundle: the bundle's folder.
@@ -170,6 +171,8 @@ def _properties(bundle: Path) -> Iterator[str]:
         if not problems and not kind.startswith("multi_gpu"):
             with tempfile.TemporaryDirectory() as folder:
                 overrides = _without_data(config, bundle, Path(folder))
+                if "checkpoint" in config and not (bundle / "models" / "model.pt").is_file():
+                    overrides["checkpoint"] = str(_untrained(config, Path(folder)))
                 checked = ConfigWorkflow(str(file), workflow_type=workflow, logging_file=False, **overrides)
                 try:
                     checked.initialize()
@@ -193,6 +196,16 @@ def _property_ids(config: dict[str, Any], workflow: str) -> Iterator[str]:
         reference = parser.get(user) if user and "::" in user else None
         if reference is not None and str(reference).replace("::", "#") != f"@{identity}":
             yield f"{user.replace('::', '#')} must be the reference @{identity}: MONAI looks for {name!r} there"
+
+
+def _untrained(config: dict[str, Any], folder: Path) -> Path:
+    """Weights to construct a bundle with that ships none: those that its network starts from."""
+    import torch
+    from monai.bundle import ConfigParser
+
+    file = folder / "untrained.pt"
+    torch.save(ConfigParser(config).get_parsed_content("network_def").state_dict(), file)
+    return file
 
 
 def _cause(error: BaseException) -> BaseException:

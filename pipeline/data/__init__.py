@@ -1,8 +1,8 @@
 """Datasets on disk, as cases and as a MONAI dataset: `find_cases`, `data_list`, the splits, `CaseDataset`.
 
-A new dataset layout is a function beside `decathlon_entries` that gives (case id, files per channel, relative
-folder), called in `find_cases`. Nothing here opens an image; that is io's. Add public names below, those that need
-torch to ``_LAZY``.
+A new dataset layout is a function beside `decathlon_entries` and `image_label_entries` that gives (case id, files per
+channel, relative folder), called in `find_cases`. Nothing here opens an image; that is io's. Add public names below,
+those that need torch to ``_LAZY``.
 """
 
 from importlib import import_module

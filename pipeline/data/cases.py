@@ -2,8 +2,9 @@
 
 Understood are a Decathlon folder (``dataset.json``), a folder of case folders whose files end in the channel's name
 (``sub-01/sub-01_cbf.nii.gz``, ``sub-01/cbf.nii.gz``, also deeper: ``sub-01/ses-02/...``), a flat folder of
-``ID_cbf.nii.gz``, one case folder, and for a bundle of one channel any folder of volumes or a single file. No image
-is opened here.
+``ID_cbf.nii.gz``, one case folder, two folders ``images`` and ``labels`` with files of the same names, and for a bundle
+of one channel any folder of volumes or a single file. A 2D bundle finds PNG and TIFF files in the same layouts, a TIFF
+stack as one case per section. No image is opened here, but for the number of sections in a stack.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from os import PathLike
 from pathlib import Path
 
 from pipeline.data.decathlon import decathlon_entries
+from pipeline.data.image_label_folders import IMAGES, LABELS, each_section, image_label_entries
 from pipeline.data.splits import Split, fingerprint, k_fold, patient_of, read_split
 from pipeline.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".nii.gz", ".nii")
+SUFFIXES = {3: (".nii.gz", ".nii"), 2: (".png", ".tiff", ".tif")}
+"""Of the files of volumes and of sections, by spatial dimensions."""
 LABEL_NAMES = ("label", "lesion", "seg")
 """Names of a label file, the first found wins. ``mask`` is not among them: it is as often the brain's."""
 
@@ -49,6 +52,7 @@ def find_cases(
     channels: Sequence[str],
     require_label: bool = True,
     keep_incomplete: bool = False,
+    spatial_dims: int = 3,
 ) -> list[Case]:
     """All cases of a dataset, sorted by id.
 
@@ -59,6 +63,7 @@ def find_cases(
         keep_incomplete: whether cases that lack a channel are among the result, without it, so that whoever loads them
             refuses them one by one and the others go on; and whether cases that lack a needed label are left out with
             a warning. A dataset without any complete case is refused either way.
+        spatial_dims: 3 for volumes (NIfTI), 2 for sections (PNG, TIFF).
 
     Raises:
         DataError: nothing there; channels or labels missing, or one id twice: with every case that it concerns.
@@ -66,20 +71,28 @@ def find_cases(
     root, channels = Path(dataset_dir), [name.lower() for name in channels]
     if not channels or len(set(channels)) != len(channels):
         raise ConfigError(f"channels {channels}", expected="at least one name, each once")
+    if spatial_dims not in SUFFIXES:
+        raise ConfigError(f"spatial_dims={spatial_dims}", expected="2 or 3")
+    suffixes = SUFFIXES[spatial_dims]
     if not root.exists():
         raise DataError("no such file or folder", file=root, expected="a dataset", fix=_nearest(root))
     if root.is_file():
-        found = _single_file(root, channels)
+        found = _single_file(root, channels, suffixes)
     elif (root / "dataset.json").is_file():
         found = decathlon_entries(root, channels, with_test=not require_label)
+    elif (root / IMAGES).is_dir() and (root / LABELS).is_dir():
+        found = image_label_entries(root, channels, suffixes)
     else:
-        found = _from_folders(root, channels)
+        found = _from_folders(root, channels, suffixes)
+    if spatial_dims == 2:
+        found = each_section(found)
     cases = sorted(_complete(found, channels, root, require_label, keep_incomplete), key=lambda case: case.case_id)
     if not cases:
         raise DataError(
             "no case",
             file=root,
-            expected=f"files that end in {' / '.join(f'_{name}.nii.gz' for name in channels)}",
+            expected=f"files that end in {' / '.join(f'_{name}{suffixes[0]}' for name in channels)}, or folders "
+            f"{IMAGES} and {LABELS} with {suffixes[0]} files of the same names",
             fix="rename the files, or give the folder that holds the case folders",
         )
     _refuse_duplicates(cases, root)
@@ -95,6 +108,7 @@ def data_list(
     seed: int = 0,
     split_file: str | PathLike[str] | None = None,
     require_label: bool | None = None,
+    spatial_dims: int = 3,
 ) -> list[dict]:
     """A dataset, or a part of it, as the list of items that MONAI's datasets take.
 
@@ -105,6 +119,7 @@ def data_list(
         folds, fold, seed: of the split by patient, see `pipeline.data.k_fold`.
         split_file: takes the place of the three; ids of the dataset that it does not name are left out.
         require_label: by default for all parts but ``"all"``.
+        spatial_dims: 3 for volumes (NIfTI), 2 for sections (PNG, TIFF).
 
     Returns:
         ``{"case_id": str, "relative": folder, "image": {channel: path}, "label": path}`` per case; no ``"label"`` where
@@ -117,7 +132,7 @@ def data_list(
     if part not in ("train", "validate", "all", "unseen"):
         raise ConfigError(f"part={part!r}", expected="train, validate, all or unseen")
     labelled = part != "all" if require_label is None else require_label
-    cases = find_cases(dataset_dir, channels, require_label=labelled, keep_incomplete=True)
+    cases = find_cases(dataset_dir, channels, require_label=labelled, keep_incomplete=True, spatial_dims=spatial_dims)
     if part == "unseen":
         if split_file is None:
             raise ConfigError("part='unseen' without a split_file", expected="the split.json of the run that trained")
@@ -169,10 +184,10 @@ def _unseen(cases: Sequence[Case], split: Split) -> list[Case]:
     return [case for case in cases if case.case_id not in known and patient_of(case.case_id) not in patients]
 
 
-def _stem(path: Path) -> str | None:
-    """The name without ``.nii`` or ``.nii.gz``; None for another kind of file."""
+def _stem(path: Path, suffixes: Sequence[str]) -> str | None:
+    """The name without its suffix; None for another kind of file."""
     name = path.name.lower()
-    return next((path.name[: -len(suffix)] for suffix in SUFFIXES if name.endswith(suffix)), None)
+    return next((path.name[: -len(suffix)] for suffix in suffixes if name.endswith(suffix)), None)
 
 
 def _role(stem: str, names: Iterable[str]) -> tuple[str, str] | None:
@@ -185,10 +200,13 @@ def _role(stem: str, names: Iterable[str]) -> tuple[str, str] | None:
     return None
 
 
-def _single_file(path: Path, channels: Sequence[str]) -> list[tuple[str, dict[str, list[Path]], Path]]:
-    stem = _stem(path)
+def _single_file(
+    path: Path, channels: Sequence[str], suffixes: Sequence[str]
+) -> list[tuple[str, dict[str, list[Path]], Path]]:
+    stem = _stem(path, suffixes)
     if stem is None:
-        raise DataError("a file of another kind", file=path, expected="a .nii or .nii.gz image, or a folder")
+        expected = f"a {' or '.join(sorted(suffixes))} image, or a folder"
+        raise DataError("a file of another kind", file=path, expected=expected)
     if len(channels) > 1:
         raise DataError(
             "one file", file=path, expected=f"the channels {', '.join(channels)}", fix="give the folder that holds them"
@@ -196,14 +214,16 @@ def _single_file(path: Path, channels: Sequence[str]) -> list[tuple[str, dict[st
     return [(stem, {channels[0]: [path]}, Path())]
 
 
-def _from_folders(root: Path, channels: Sequence[str]) -> list[tuple[str, dict[str, list[Path]], Path]]:
+def _from_folders(
+    root: Path, channels: Sequence[str], suffixes: Sequence[str]
+) -> list[tuple[str, dict[str, list[Path]], Path]]:
     """(case id, files per name, relative folder) for every folder below ``root`` and every prefix in it."""
     names = (*channels, *LABEL_NAMES)
     folders: dict[Path, dict[str, dict[str, list[Path]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
-    images = [path for path in sorted(root.rglob("*")) if _stem(path) is not None and path.is_file()]
+    images = [path for path in sorted(root.rglob("*")) if _stem(path, suffixes) is not None and path.is_file()]
     images = [path for path in images if not any(part.startswith(".") for part in path.relative_to(root).parts)]
     for path in images:
-        role = _role(_stem(path) or "", names)
+        role = _role(_stem(path, suffixes) or "", names)
         if role is not None:
             folders[path.parent.relative_to(root)][role[0]][role[1]].append(path)
     if len(channels) == 1 and not any(channels[0] in files for group in folders.values() for files in group.values()):
@@ -211,12 +231,12 @@ def _from_folders(root: Path, channels: Sequence[str]) -> list[tuple[str, dict[s
         # one name, the folder tells them apart.
         labels: dict[tuple[Path, str], dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
         for path in images:
-            role = _role(_stem(path) or "", LABEL_NAMES)
+            role = _role(_stem(path, suffixes) or "", LABEL_NAMES)
             if role is not None:
                 labels[path.parent, role[0]][role[1]].append(path)
-        images = [path for path in images if _role(_stem(path) or "", LABEL_NAMES) is None]
-        stems = Counter(_stem(path) for path in images)
-        unnamed = [(path, _stem(path) or "", path.parent.relative_to(root)) for path in images]
+        images = [path for path in images if _role(_stem(path, suffixes) or "", LABEL_NAMES) is None]
+        stems = Counter(_stem(path, suffixes) for path in images)
+        unnamed = [(path, _stem(path, suffixes) or "", path.parent.relative_to(root)) for path in images]
         return [
             (
                 stem if stems[stem] == 1 else "_".join((*folder.parts, stem)),

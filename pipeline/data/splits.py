@@ -33,10 +33,13 @@ class Split:
 
 
 def fingerprint(path: str | PathLike[str]) -> str:
-    """What tells one image file from another: a hash of its first mebibyte, and its size."""
-    with open(path, "rb") as file:
+    """What tells one image from another: a hash of its file's first mebibyte, its size, and its place in a stack."""
+    from pipeline.io import section_of  # importing the image libraries takes longer than listing most datasets
+
+    image, section = section_of(path)
+    with open(image, "rb") as file:
         head = hashlib.sha256(file.read(2**20)).hexdigest()
-    return f"{head[:32]}-{Path(path).stat().st_size}"
+    return f"{head[:32]}-{image.stat().st_size}" + ("" if section is None else f"-{section}")
 
 
 def patient_of(case_id: str) -> str:

@@ -101,14 +101,15 @@ def predict_cohort(
 
     Args:
         items: data-list items, each with a ``case_id`` of its own (unless ``relative`` folders tell them apart).
-        preprocessing: item -> item with ``image``, a MetaTensor (C, H, W, D). Runs in another thread.
+        preprocessing: item -> item with ``image``, a MetaTensor (C, H, W, D), of a section (C, H, W). Runs in another
+            thread.
         network: put into eval mode on ``device``.
         inferer: (image (1, C, H, W, D), network) -> logits (1, K, H, W, D).
         postprocessing: item with ``image`` and the logits ``pred`` (K, H, W, D) -> item with ``pred``, labels
             (1, H, W, D) on the case's own grid, and ``pred_path``, where it was written.
         device: where the network runs.
         output_dir: for ``predictions.csv``, ``predictions.json``, and ``failures.log`` if there are failures.
-        class_names: id -> name of every class of which the volume is reported.
+        class_names: id -> name of every class of which the volume is reported; a section has none.
         progress: show a progress bar with the time left.
 
     Raises:
@@ -171,10 +172,12 @@ def _predicted(
     logits = inferer(image.as_tensor()[None].to(device), network)[0]
     result = postprocessing({**item, "pred": MetaTensor(logits).copy_meta_from(image)})
     labels = result["pred"]
+    output = {"status": DONE, "volumes_ml": {}, "output": str(result.get("pred_path", ""))}
+    if labels.ndim < 4:
+        return output
     voxels = torch.bincount(labels.as_tensor().flatten(), minlength=max(names, default=0) + 1).tolist()
     voxel_ml = Grid(labels.shape[1:], labels.affine.cpu().numpy()).voxel_volume_ml
-    volumes_ml = {name: voxels[label] * voxel_ml for label, name in names.items()}
-    return {"status": DONE, "volumes_ml": volumes_ml, "output": str(result.get("pred_path", ""))}
+    return output | {"volumes_ml": {name: voxels[label] * voxel_ml for label, name in names.items()}}
 
 
 def _explained(error: Exception, case: str, log: Path) -> dict[str, Any]:

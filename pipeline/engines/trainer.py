@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,8 +19,12 @@ from pipeline.engines.errors import raise_again
 from pipeline.engines.precision import Precision, fastest
 from pipeline.engines.schedule import Schedule
 from pipeline.errors import DataError
+from pipeline.inference import inside_margin, output_margin
 
 logger = logging.getLogger("pipeline.engines")
+
+WEIGHT = "weight"
+"""Key of a batch's weights per voxel."""
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
@@ -58,6 +63,9 @@ class _Clock:
 
 class Trainer(SupervisedTrainer):
     """Trains a network on batches ``{"image": (B, C, H, W[, D]), "label": (B, 1, H, W[, D])}``.
+
+    A ``"weight"`` (B, 1, H, W[, D]) beside them is the loss's third argument. Of a network that loses a margin
+    (``output_margin``), label and weight are cropped to what it has logits for.
 
     What MONAI's own step lacks: bf16 on CPUs (MONAI's is ``torch.autocast("cuda")``, with no effect elsewhere), the
     choice of precision by measurement, gradient clipping, losses that take the list of a deeply supervised network, and
@@ -120,7 +128,7 @@ class Trainer(SupervisedTrainer):
         """Go on with this scale: it took the stopped run its first steps, some of them skipped, to find it."""
         self._resumed_scale = state or None
 
-    def _choose_precision(self, inputs: torch.Tensor, targets: torch.Tensor) -> Precision:
+    def _choose_precision(self, inputs: torch.Tensor, targets: Sequence[torch.Tensor]) -> Precision:
         device = self.state.device
         if self.requested_precision != "auto":
             chosen = Precision.parse(self.requested_precision)
@@ -144,30 +152,39 @@ class Trainer(SupervisedTrainer):
             self._scaler.load_state_dict(self._resumed_scale)
         return chosen
 
-    def _probe(self, precision: Precision, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+    def _probe(self, precision: Precision, inputs: torch.Tensor, targets: Sequence[torch.Tensor]) -> None:
         # Without DistributedDataParallel's wrapper: ranks that probe differently often must not wait for each other.
         network: Any = getattr(self.network, "module", self.network)
         precision.prepare(network)
         network.train()
         self.optimizer.zero_grad(set_to_none=True)
         with precision.autocast(inputs.device):
-            loss = self.loss_function(self.inferer(precision.store(inputs), network), targets)
+            loss = self.loss_function(self.inferer(precision.store(inputs), network), *targets)
         loss.backward()
+
+    def _targets(self, labels: torch.Tensor, batchdata: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+        """What the loss compares with: the labels, and the weights where the batch has some."""
+        targets = [labels]
+        if WEIGHT in batchdata:
+            weights = batchdata[WEIGHT].to(self.state.device, non_blocking=self.non_blocking, **self.to_kwargs)
+            targets.append(_plain(weights))
+        margin = output_margin(self.network, labels.ndim - 2)
+        return [inside_margin(tensor, margin) for tensor in targets]
 
     def _iteration(self, engine: Engine, batchdata: dict[str, torch.Tensor]) -> dict:
         state = self.state
         batch = self.prepare_batch(batchdata, state.device, self.non_blocking, **self.to_kwargs)
-        inputs, targets = _plain(batch[0]), _plain(batch[1])
+        inputs, targets = _plain(batch[0]), self._targets(_plain(batch[1]), batchdata)
         if state.precision is None:
             state.precision = self._choose_precision(inputs, targets)
-        output = state.output = {Keys.IMAGE: inputs, Keys.LABEL: targets}
+        output = state.output = {Keys.IMAGE: inputs, Keys.LABEL: targets[0]}
 
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
         with state.precision.autocast(state.device):
             output[Keys.PRED] = self.inferer(state.precision.store(inputs), self.network)
             engine.fire_event(IterationEvents.FORWARD_COMPLETED)
-            output[Keys.LOSS] = loss = self.loss_function(output[Keys.PRED], targets)
+            output[Keys.LOSS] = loss = self.loss_function(output[Keys.PRED], *targets)
         engine.fire_event(IterationEvents.LOSS_COMPLETED)
         if not torch.isfinite(loss):
             raise DataError(

@@ -8,6 +8,7 @@ To add one: a file of at most 80 lines with a class whose ``attach(engine)`` reg
 from pipeline.handlers.case_measures import CaseMeasures
 from pipeline.handlers.checkpoints import BestWeights, Resumable
 from pipeline.handlers.console import CaseProgress, EpochProgress, ValidationLine
+from pipeline.handlers.membrane_measures import MembraneMeasures
 from pipeline.handlers.metrics_csv import MetricsCsv
 from pipeline.handlers.overlay import OverlayImages
 from pipeline.handlers.panel import case_panel, overlay_rgb, pick_slices
@@ -20,6 +21,7 @@ __all__ = [
     "CaseMeasures",
     "CaseProgress",
     "EpochProgress",
+    "MembraneMeasures",
     "MetricsCsv",
     "OverlayImages",
     "RecordRun",

@@ -18,6 +18,7 @@ from monai.handlers import from_engine
 
 from pipeline.errors import DataError, GeometryError, PipelineError
 from pipeline.geometry import Grid
+from pipeline.io import is_section
 from pipeline.metrics import (
     Row,
     Summary,
@@ -158,5 +159,6 @@ def case_id_of(*label_maps: torch.Tensor) -> str:
     for meta in reversed(metas):
         if "filename_or_obj" in meta:
             path = Path(str(meta["filename_or_obj"]))
-            return f"{path.parent.name}/{path.name.removesuffix('.gz').removesuffix('.nii')}"
+            name = path.stem if is_section(path) else path.name.removesuffix(".gz").removesuffix(".nii")
+            return f"{path.parent.name}/{name}"
     raise DataError("a label without an id", expected='"case_id" or "filename_or_obj" in its meta data')

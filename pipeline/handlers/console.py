@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
@@ -75,10 +76,11 @@ class ValidationLine:
 
     Args:
         classes: class id -> name, as in the bundle.
+        figures: names of further metrics of the evaluator to show, such as ``v_rand``.
     """
 
-    def __init__(self, classes: dict[str, str]) -> None:
-        self.names = list(classes.values())
+    def __init__(self, classes: dict[str, str], figures: Sequence[str] = ()) -> None:
+        self.names, self.figures = list(classes.values()), tuple(figures)
 
     def attach(self, engine: Engine) -> None:
         if idist.get_rank() == 0:
@@ -91,6 +93,7 @@ class ValidationLine:
         line = f"{when}: Dice {metrics['dice']:.3f} ({classes}), IoU {metrics['iou']:.3f}"
         if "hausdorff_95_mm" in metrics:
             line += f", Hausdorff 95 {metrics['hausdorff_95_mm']:.1f} mm"
+        line += "".join(f", {name} {metrics[name]:.4f}" for name in self.figures if name in metrics)
         counts = (f"{int(metrics[name])} {name.replace('_', ' ')}" for name in ("cases", "missed", "false_alarms"))
         line += f", {', '.join(counts)}"
         tqdm.write(line, file=sys.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from ignite.engine import Engine, Events
@@ -11,7 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from pipeline.handlers.case_measures import case_id_of
 from pipeline.handlers.panel import case_panel
-from pipeline.io import read_volume
+from pipeline.io import read_image
 from pipeline.metrics import class_names
 
 
@@ -19,9 +18,9 @@ class OverlayImages:
     """Writes the same few cases after every validation: slices with the contours of reference and prediction.
 
     The evaluator's output has, per case, ``image`` (its meta names the file), and ``label`` and ``pred``, label maps
-    (1, H, W, D) on the case's own grid. The image shown is read from its file, because the one in the output lies on
-    the network's grid. The step is the trainer's iteration where the evaluator's state has ``trainer_iteration``, or
-    else the evaluator's epoch, which MONAI's ``ValidationHandler`` sets to the trainer's.
+    (1, H, W, D) or (1, H, W) on the case's own grid. The image shown is read from its file, because the one in the
+    output lies on the network's grid. The step is the trainer's iteration where the evaluator's state has
+    ``trainer_iteration``, or else the evaluator's epoch, which MONAI's ``ValidationHandler`` sets to the trainer's.
 
     Args:
         writer: TensorBoard writer, one for all handlers of a run (TensorBoard follows one event file per folder); None
@@ -45,7 +44,7 @@ class OverlayImages:
         self.writer, self.cases, self.slices, self.tag = writer, cases, slices, tag
         self.classes = None if classes is None else class_names(classes)
         self.window = None if window is None else (float(window[0]), float(window[1]))
-        self._kept: dict[str, tuple[Path, np.ndarray, np.ndarray]] = {}
+        self._kept: dict[str, tuple[str, np.ndarray, np.ndarray]] = {}
 
     def attach(self, engine: Engine) -> None:
         if self.writer is not None:
@@ -58,7 +57,7 @@ class OverlayImages:
 
     def _keep(self, engine: Engine) -> None:
         for case in engine.state.output[: max(0, self.cases - len(self._kept))]:
-            file = Path(case["image"].meta["filename_or_obj"])
+            file = str(case["image"].meta["filename_or_obj"])
             reference, prediction = (case[key][0].cpu().numpy() for key in ("label", "pred"))
             self._kept[case_id_of(case["pred"], case["label"])] = file, reference, prediction
 
@@ -66,9 +65,14 @@ class OverlayImages:
         assert self.writer is not None
         step = getattr(engine.state, "trainer_iteration", engine.state.epoch)
         for case_id, (file, reference, prediction) in self._kept.items():
-            volume = read_volume(file)
+            volume = read_image(file)
+            image = volume.array
             spacing_mm, orientation = volume.grid.spacing_mm, volume.grid.orientation
-            shown = (volume.array, reference, prediction, spacing_mm, orientation)
-            picture = case_panel(*shown, self.slices, self.classes, self.window)
+            section = reference.ndim == 2
+            if section:  # a volume of one slice; shown as it is stored: rows go down, columns to the right
+                image, reference, prediction = (array[..., None] for array in (image, reference, prediction))
+                spacing_mm, orientation = (*spacing_mm, 1.0), "PLS"
+            shown = (image, reference, prediction, spacing_mm, orientation)
+            picture = case_panel(*shown, self.slices, self.classes, self.window, letters=not section)
             self.writer.add_image(f"{self.tag}/{case_id}", picture, step, dataformats="HWC")
         self.writer.flush()

@@ -124,6 +124,7 @@ def case_panel(
     slices: int = 4,
     classes: Mapping[int, str] | None = None,
     window: tuple[float, float] | None = None,
+    letters: bool = True,
 ) -> np.ndarray:
     """A case at a glance: a column per slice, the plain image above, with contours below, and a legend.
 
@@ -139,6 +140,7 @@ def case_panel(
         slices: how many at most; see ``pick_slices``.
         classes: id -> name, for the legend.
         window: as in ``overlay_rgb``; by default ``robust_window`` of the whole image.
+        letters: whether the sides of the patient are named in the pictures.
 
     Returns:
         uint8, (H', W', 3).
@@ -164,7 +166,8 @@ def case_panel(
         plain = overlay_rgb(grey[i][box], pixel_aspect=aspect, window=window)
         outlined = overlay_rgb(grey[i][box], *(stack[i][box] for stack in labels), pixel_aspect=aspect, window=window)
         heading = _text_line([(f"slice {index + 1} of {image.shape[axis]}", _INK)], plain.shape[1])
-        plain = _with_letters(plain, orientation[across], orientation[down])
+        if letters:
+            plain = _with_letters(plain, orientation[across], orientation[down])
         columns.append(np.concatenate([heading, plain, _gap(plain), outlined]))
     gap = np.zeros((columns[0].shape[0], _GAP_PX, 3), dtype=np.uint8)
     montage = np.concatenate([part for column in columns for part in (column, gap)][:-1], axis=1)

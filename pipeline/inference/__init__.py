@@ -5,20 +5,24 @@ on the inputs' own spatial size; name it here, and ``tests/contracts/test_infere
 """
 
 from pipeline.inference.components import remove_components
+from pipeline.inference.margin import inside_margin, output_margin
 from pipeline.inference.mirroring import mirrored
 from pipeline.inference.padding import pad
 from pipeline.inference.restore import Restored, own_grid, restore_to_grid
 from pipeline.inference.save import SaveImageOnGridd
-from pipeline.inference.sliding_window import SlidingWindowInferer, window_corners
+from pipeline.inference.sliding_window import SlidingWindowInferer, tile_corners, window_corners
 
 __all__ = [
     "Restored",
     "SaveImageOnGridd",
     "SlidingWindowInferer",
+    "inside_margin",
     "mirrored",
+    "output_margin",
     "own_grid",
     "pad",
     "remove_components",
     "restore_to_grid",
+    "tile_corners",
     "window_corners",
 ]

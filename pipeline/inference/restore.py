@@ -38,17 +38,27 @@ def restore_to_grid(
     only where they are asked for.
 
     Args:
-        scores: (K, h, w, d) logits, or probabilities with ``softmax=False``.
+        scores: (K, h, w, d) logits, or probabilities with ``softmax=False``; of a section (K, h, w).
         affine: 4x4, voxel index of ``scores`` -> mm.
-        grid: the grid to return to, three axes.
+        grid: the grid to return to, of as many axes.
         softmax: turn the scores into probabilities first.
         keep_probabilities: return them too.
         slab_values: how many probabilities a slab may hold (it always holds one plane of voxels).
 
     Returns:
         labels (H, W, D), uint8 (int16 above 256 classes), and probabilities (K, H, W, D) float32 or None, both where
-        the scores are.
+        the scores are; of a section (H, W) and (K, H, W).
     """
+    if len(grid.shape) == 2:  # a volume of one slice
+        labels, probabilities = restore_to_grid(
+            scores[..., None],
+            affine,
+            Grid((*grid.shape, 1), grid.affine),
+            softmax=softmax,
+            keep_probabilities=keep_probabilities,
+            slab_values=slab_values,
+        )
+        return labels[..., 0], None if probabilities is None else probabilities[..., 0]
     to_scores = np.linalg.inv(np.asarray(affine, dtype=np.float64)) @ grid.affine
     sources = _source_axes(to_scores, grid.shape)
     classes = len(scores)
@@ -166,7 +176,7 @@ def own_grid(image: MetaTensor) -> Grid:
     """The grid that an image had when it was read, from the meta data that MONAI's and this package's readers leave.
 
     Args:
-        image: (C, h, w, d), on whatever grid transforms have brought it to.
+        image: (C, h, w, d), of a section (C, h, w), on whatever grid transforms have brought it to.
     """
     meta = getattr(image, "meta", {})
     missing = [key for key in ("original_affine", "spatial_shape") if key not in meta]
@@ -178,8 +188,12 @@ def own_grid(image: MetaTensor) -> Grid:
             case=meta.get("case_id"),
         )
     shape = np.asarray(meta["spatial_shape"]).ravel().tolist()
-    if len(shape) != 3:
-        raise GeometryError(f"an image of {len(shape)} axes", expected="a volume of three", case=meta.get("case_id"))
+    if len(shape) != image.ndim - 1 or len(shape) not in (2, 3):
+        raise GeometryError(
+            f"an image of {len(shape)} axes, now {image.ndim - 1}",
+            expected="a volume of three axes, or a section of two",
+            case=meta.get("case_id"),
+        )
     return Grid(tuple(shape), np.asarray(meta["original_affine"], dtype=np.float64))
 
 
@@ -245,6 +259,10 @@ class Restored(MapTransform):
                 keep_probabilities=probabilities_key is not None or self.minimum_component_probability > 0,
             )
             if self.minimum_component_ml > 0 or self.minimum_component_probability > 0:
+                if self.minimum_component_ml > 0 and len(grid.shape) < 3:
+                    raise ConfigError(
+                        f"minimum_component_ml={self.minimum_component_ml} of a section", expected="0: it has no volume"
+                    )
                 kept = remove_components(
                     labels.cpu().numpy(),
                     grid.voxel_volume_ml,

@@ -16,6 +16,7 @@ from monai.utils import fall_back_tuple
 from tqdm import tqdm
 
 from pipeline.errors import ConfigError
+from pipeline.inference.margin import output_margin
 from pipeline.inference.mirroring import mirrored
 from pipeline.inference.padding import PADDING_MODES, pad
 
@@ -30,11 +31,17 @@ class SlidingWindowInferer(Inferer):
     same order, and gives the same result where the windows lie in the same places. What differs: mirror padding works
     for an image of any size; windows are spread evenly, so the overlap is at least the one asked for, everywhere.
 
+    A network that loses a margin (``output_margin``) is run by overlapping tiles, as Ronneberger et al. (MICCAI 2015,
+    figure 2) do: what it labels covers the image, and the margin around each tile holds what surrounds the tile in the
+    image, mirrored beyond it. Where the network names its ``total_stride``, tiles begin at multiples of it. Then its
+    poolings fall alike in every tile, and the result is seamless: that of one pass over the whole image.
+
     Args:
-        roi_size: window size in voxels, one number or one per spatial axis; an entry that is None or not positive means
-            the whole axis.
+        roi_size: window size in voxels, margins included, one number or one per spatial axis; an entry that is None or
+            not positive means the whole axis.
         sw_batch_size: windows per call of the network.
-        overlap: share of a window that at least overlaps with the next, in [0, 1), one number or one per axis.
+        overlap: share of a window (of its labelled part, where there is a margin) that at least overlaps with the next,
+            in [0, 1), one number or one per axis.
         mode: ``"gaussian"`` or ``"constant"`` weights. The Gaussian is MONAI's, with its floor of 1e-3 of the peak.
         sigma_scale: standard deviation of the Gaussian as a share of the window size, one number or one per axis.
         padding_mode: how an image smaller than the window is filled up: ``"mirror"`` (or ``"reflect"``),
@@ -94,7 +101,7 @@ class SlidingWindowInferer(Inferer):
 
         Args:
             inputs: (B, C, *spatial) with two or three spatial axes.
-            network: (b, C, *window) -> logits (b, K, *window).
+            network: (b, C, *window) -> logits (b, K, *window), smaller by ``output_margin`` where it has one.
             args, kwargs: handed to every call of the network.
 
         Returns:
@@ -105,37 +112,53 @@ class SlidingWindowInferer(Inferer):
         _require("inputs of shape", tuple(images.shape), spatial_dims in (2, 3), "(B, C, H, W) or (B, C, H, W, D)")
         window = self._per_axis("roi_size", self.roi_size, spatial_dims)
         overlap = self._per_axis("overlap", self.overlap, spatial_dims)
-        window = fall_back_tuple(window, images.shape[2:])
+        margin = output_margin(network, spatial_dims)
+        size = images.shape[2:]
+        window = fall_back_tuple(window, [n + 2 * m for n, m in zip(size, margin, strict=True)])
+        tile = [w - 2 * m for w, m in zip(window, margin, strict=True)]
+        _require("windows of", window, min(tile) > 0, f"more than twice the network's margin of {margin}")
 
-        missing = [max(w - n, 0) for w, n in zip(window, images.shape[2:], strict=True)]
-        widths = [(n // 2, n - n // 2) for n in missing]
-        padded = pad(images, widths, self.padding_mode, self.cval)
-        corners = window_corners(padded.shape[2:], window, overlap)
-        windows = self._predicted(padded, window, corners, mirrored(network, self.mirror_axes), args, kwargs)
-        logits = torch.cat([w for _, _, w in windows]) if len(corners) == 1 else self._blended(padded, window, windows)
-
-        inside: tuple[Any, ...] = tuple(
-            slice(before, before + n) for (before, _), n in zip(widths, images.shape[2:], strict=True)
-        )
+        if any(margin):
+            corners = tile_corners(size, tile, overlap, _total_stride(network, spatial_dims))
+            # Mirrored by the margin, and at the end by what the last tile reaches over.
+            widths = [(m, c + t - n + m) for m, c, t, n in zip(margin, corners[-1], tile, size, strict=True)]
+            inside: tuple[Any, ...] = tuple(slice(0, n) for n in size)
+            padded = pad(images, widths, self.padding_mode, self.cval)
+        else:
+            missing = [max(w - n, 0) for w, n in zip(window, size, strict=True)]
+            widths = [(n // 2, n - n // 2) for n in missing]
+            inside = tuple(slice(before, before + n) for (before, _), n in zip(widths, size, strict=True))
+            padded = pad(images, widths, self.padding_mode, self.cval)
+            corners = window_corners(padded.shape[2:], window, overlap)
+        windows = self._predicted(padded, window, tile, corners, mirrored(network, self.mirror_axes), args, kwargs)
+        if len(corners) == 1:
+            logits = torch.cat([logits for _, _, logits in windows])
+        else:
+            covered = [n - 2 * m for n, m in zip(padded.shape[2:], margin, strict=True)]
+            logits = self._blended((len(images), *covered), self.device or images.device, tile, windows)
         logits = logits[(..., *inside)].contiguous()
         return MetaTensor(logits).copy_meta_from(inputs) if isinstance(inputs, MetaTensor) else logits
 
     def _predicted(
-        self, images: torch.Tensor, window: Sequence[int], corners: Sequence[tuple[int, ...]], network, args, kwargs
+        self,
+        images: torch.Tensor,
+        window: Sequence[int],
+        tile: Sequence[int],
+        corners: Sequence[tuple[int, ...]],
+        network,
+        args,
+        kwargs,
     ) -> Iterator[tuple[int, Place, torch.Tensor]]:
-        """Every window of every image, in order: its image in the batch, its place, its logits (1, K, *window)."""
+        """Every window of every image, in order: its image in the batch, its tile's place, its logits (1, K, *tile)."""
         run_on = torch.device(self.sw_device or images.device)
         give_on = torch.device(self.device or images.device)
         autocast: contextlib.AbstractContextManager = contextlib.nullcontext()
         if self.precision != "float32":
             autocast = torch.autocast(run_on.type, dtype=PRECISIONS[self.precision])
-        places: list[tuple[int, Place]] = [
-            (b, tuple(slice(start, start + w) for start, w in zip(corner, window, strict=True)))
-            for b, corner in product(range(len(images)), corners)
-        ]
+        places = list(product(range(len(images)), corners))
         for first in tqdm(range(0, len(places), self.sw_batch_size), desc="windows", disable=not self.progress):
             batch = places[first : first + self.sw_batch_size]
-            inputs = torch.cat([images[b : b + 1][(..., *place)] for b, place in batch]).to(run_on)
+            inputs = torch.cat([images[b : b + 1][(..., *_box(corner, window))] for b, corner in batch]).to(run_on)
             with autocast:
                 logits = network(inputs, *args, **kwargs)
             if not isinstance(logits, torch.Tensor):
@@ -144,24 +167,24 @@ class SlidingWindowInferer(Inferer):
                     expected="one tensor of logits",
                     fix="put the network into eval mode, where deep supervision gives its first output alone",
                 )
-            _require("logits of shape", tuple(logits.shape), logits.shape[2:] == inputs.shape[2:], f"{tuple(window)}")
-            for (b, place), one in zip(batch, logits.to(give_on, torch.float32).split(1), strict=True):
-                yield b, place, one
+            _require("logits of shape", tuple(logits.shape), list(logits.shape[2:]) == list(tile), f"{tuple(tile)}")
+            for (b, corner), one in zip(batch, logits.to(give_on, torch.float32).split(1), strict=True):
+                yield b, _box(corner, tile), one
 
     def _blended(
         self,
-        images: torch.Tensor,
-        window: Sequence[int],
+        size: Sequence[int],
+        device: torch.device | str,
+        tile: Sequence[int],
         windows: Iterator[tuple[int, Place, torch.Tensor]],
     ) -> torch.Tensor:
-        """The weighted mean of all windows, (B, K, *spatial of images)."""
-        device = self.device or images.device
-        importance = compute_importance_map(tuple(window), mode=self.mode, sigma_scale=self.sigma_scale, device=device)
-        weights = torch.zeros(images.shape[2:], device=device)
+        """The weighted mean of all windows, (B, K, *spatial); ``size`` is (B, *spatial)."""
+        importance = compute_importance_map(tuple(tile), mode=self.mode, sigma_scale=self.sigma_scale, device=device)
+        weights = torch.zeros(tuple(size[1:]), device=device)
         total = torch.empty(0)
         for b, place, logits in windows:
             if not total.numel():
-                total = torch.zeros((len(images), logits.shape[1], *images.shape[2:]), device=device)
+                total = torch.zeros((size[0], logits.shape[1], *size[1:]), device=device)
             total[(b, slice(None), *place)].addcmul_(logits[0], importance)
             if b == 0:  # the windows lie in the same places in every image
                 weights[place] += importance
@@ -195,6 +218,43 @@ def window_corners(size: Sequence[int], window: Sequence[int], overlap: Sequence
         steps = ceil((n - w) / step)
         starts.append([round(i * (n - w) / steps) for i in range(steps + 1)] if steps else [0])
     return list(product(*starts))
+
+
+def tile_corners(
+    size: Sequence[int], tile: Sequence[int], overlap: Sequence[float], stride: Sequence[int]
+) -> list[tuple[int, ...]]:
+    """The first voxel of every tile, last axis fastest, at multiples of ``stride``; the last ones may reach beyond the
+    image.
+
+    Args:
+        size: of the image, voxels per axis.
+        tile: voxels per axis that one pass labels. One below the stride can't be laid without gaps at its multiples,
+            and is laid at any voxel.
+        overlap: share of the tile per axis, in [0, 1).
+        stride: voxels.
+
+    >>> tile_corners([512], [388], [0.0], [16])
+    [(0,), (128,)]
+    >>> tile_corners([5], [8], [0.5], [4]), tile_corners([9], [4], [0.0], [16])
+    ([(0,)], [(0,), (2,), (5,)])
+    """
+    starts = []
+    for n, t, share, multiple in zip(size, tile, overlap, stride, strict=True):
+        unit = multiple if t >= multiple else 1
+        step = max(1, int((t * (1 - share) + 1e-6) / unit))
+        last = max(0, ceil((n - t) / unit))
+        steps = ceil(last / step)
+        starts.append([round(i * last / steps) * unit for i in range(steps + 1)] if steps else [0])
+    return list(product(*starts))
+
+
+def _total_stride(network: Any, spatial_dims: int) -> tuple[int, ...]:
+    stride = getattr(getattr(network, "module", network), "total_stride", (1,) * spatial_dims)
+    return tuple(int(step) for step in stride)
+
+
+def _box(corner: Sequence[int], size: Sequence[int]) -> Place:
+    return tuple(slice(start, start + n) for start, n in zip(corner, size, strict=True))
 
 
 def _require(name: str, found: Any, holds: bool, expected: str) -> None:

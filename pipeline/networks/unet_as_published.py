@@ -53,6 +53,7 @@ class UNetAsPublished(nn.Module):
         - Output: (B, out_channels, *(S - 2 output_margin)) logits for the middle of the input.
 
     Attributes:
+        total_stride: by how much each axis is smaller at the deepest level, but for the margins.
         output_margin: voxels per side and axis that the input has and the output has not: 92 in 2D, 44 in 3D.
 
     Raises:
@@ -86,7 +87,7 @@ class UNetAsPublished(nn.Module):
                 expected="features and depth of 1 or more, dropout from 0 to below 1",
             )
         self.spatial_dims, self.in_channels, self.out_channels = spatial_dims, in_channels, out_channels
-        self.depth = depth
+        self.depth, self.total_stride = depth, (2**depth,) * spatial_dims
         # A double convolution takes 2 voxels per side of its own level, 2 * 2^i of the input's. There are two of them
         # on level i < depth and one at the bottom: 4 (1 + 2 + ... + 2^(depth - 1)) + 2 * 2^depth.
         self.output_margin = (6 * 2**depth - 4,) * spatial_dims

@@ -1,4 +1,5 @@
-"""Smooth elastic displacement from a coarse control grid: cubic B-splines, in millimetres, without folding.
+"""Smooth elastic displacement from a coarse control grid, in millimetres, without folding: by cubic B-splines in 2D and
+3D, or in 2D as in the first U-Net.
 
 The displacement at a point u is sum_n c_n B(u/h - n), with the cubic B-spline B per axis and one random vector c_n
 per control point, h millimetres apart (Rueckert et al., IEEE TMI 1999, eq. 1). It is evaluated for the voxels of a
@@ -8,6 +9,9 @@ Folding is excluded by a bound on the control vectors: a map u + d(u) of this ki
     positive,
 if every component stays below h / 2.48 (Choi & Lee, Injectivity conditions of 2D and 3D uniform cubic B-spline
 functions, Graphical Models 62, 2000). With anisotropic h it holds per axis: measured in units of h every axis is alike.
+
+The first U-Net (Ronneberger et al., MICCAI 2015, section 3.1) draws vectors from N(0, 10 pixels) on a grid of 3 x 3
+points over the tile and interpolates them bicubically: `unet_2015` and `bicubic_displacement_mm`.
 """
 
 from __future__ import annotations
@@ -20,16 +24,22 @@ import numpy as np
 import torch
 
 BOUND = 0.40
-"""Largest component of a control vector, in units of the control spacing; the theorem's limit in 3D is 0.403."""
+"""Largest component of a control vector, in units of the control spacing; the theorem's limit is 0.403 in 3D and 0.488
+in 2D."""
 
-_STD_FACTOR = (151 / 315) ** 1.5
-"""Standard deviation of the displacement, averaged over space, per that of the control vectors: the square root of the
-integral of B squared (151/315 per axis), to the power of three axes."""
+UNET_2015_POINTS = 3
+"""Control points per axis of the first U-Net's deformation."""
 
 
-def max_std_mm(control_spacing_mm: float) -> float:
+def _std_factor(dims: int) -> float:
+    """Standard deviation of the displacement, averaged over space, per that of the control vectors: the square root of
+    the integral of B squared (151/315 per axis), to the power of the axes."""
+    return (151 / 315) ** (dims / 2)
+
+
+def max_std_mm(control_spacing_mm: float, dims: int = 3) -> float:
     """The largest standard deviation of the displacement, mm: the bound then stands at two deviations."""
-    return BOUND * control_spacing_mm * _STD_FACTOR / 2
+    return BOUND * control_spacing_mm * _std_factor(dims) / 2
 
 
 def bspline_weights(positions: np.ndarray, num_control: int) -> np.ndarray:
@@ -68,10 +78,11 @@ def sample_control_vectors(
         std_mm: standard deviation of each component of the displacement, averaged over space.
 
     Returns:
-        (3, *shape) float32, mm; each component clipped at the bound that excludes folding.
+        (axes, *shape) float32, mm; each component clipped at the bound that excludes folding.
     """
-    vectors = random.normal(0, std_mm / _STD_FACTOR, size=(3, *shape))
-    limit = BOUND * np.asarray(control_spacing_mm).reshape(3, 1, 1, 1)
+    dims = len(shape)
+    vectors = random.normal(0, std_mm / _std_factor(dims), size=(dims, *shape))
+    limit = BOUND * np.asarray(control_spacing_mm).reshape(dims, *[1] * dims)
     return np.clip(vectors, -limit, limit).astype(np.float32)
 
 
@@ -84,22 +95,87 @@ def displacement_mm(
     """The displacement at every voxel of a patch.
 
     Args:
-        control: (3, *control_shape), mm.
+        control: (axes, *control_shape), mm.
 
     Returns:
-        (3, *patch_size) float32, mm.
+        (axes, *patch_size) float32, mm.
     """
-    x, y, z = (
+    x, y, *z = (
         _axis_weights(int(size), float(spacing), float(spacing_control), points)
         for size, spacing, spacing_control, points in zip(
             patch_size, spacing_mm, control_spacing_mm, control.shape[1:], strict=True
         )
     )
     field = torch.from_numpy(control)
+    if not z:
+        return x @ field @ y.T
     # Coarse axes first: each product widens one axis, so most of the work is done on few points.
     field = x @ field.reshape(3, field.shape[1], -1)
     field = y @ field.reshape(3, len(x), *control.shape[2:])
-    return field @ z.T
+    return field @ z[0].T
+
+
+def unet_2015(
+    random: np.random.RandomState, patch_size: Sequence[int], spacing_mm: Sequence[float], std_mm: float = 10.0
+) -> np.ndarray:
+    """The first U-Net's random vectors: 3 x 3 of them over the patch, each component from N(0, ``std_mm``).
+
+    The paper's 10 pixels are 10 mm on a section's grid of 1 mm per pixel. Components are clipped at
+    `bicubic_bound_mm`, which is 4.3 standard deviations for the paper's tile of 572 pixels.
+
+    Returns:
+        (2, 3, 3) float32, mm, for `bicubic_displacement_mm`.
+    """
+    limit = bicubic_bound_mm(patch_size, spacing_mm)
+    vectors = random.normal(0, std_mm, size=(2, UNET_2015_POINTS, UNET_2015_POINTS))
+    return np.clip(vectors, -limit, limit).astype(np.float32)
+
+
+def bicubic_bound_mm(patch_size: Sequence[int], spacing_mm: Sequence[float], points: int = UNET_2015_POINTS) -> float:
+    """Below this, no component of a control vector can fold a patch (H, W) under bicubic interpolation.
+
+    u + d(u) is injective where d is a contraction. In the maximum norm its Lipschitz constant is at most the largest
+    component times the sum over the axes of the steepest change of the weights along that axis (sum of absolute values,
+    per mm) and the largest sum of absolute weights along the other.
+    """
+    steepest, largest = [], []
+    for size, side in zip(patch_size, spacing_mm, strict=True):
+        weights = _bicubic_weights(int(size), points).double()
+        steepest.append(float(weights.diff(dim=0).abs().sum(1).max()) / side if size > 1 else 0.0)
+        largest.append(float(weights.abs().sum(1).max()))
+    lipschitz = steepest[0] * largest[1] + steepest[1] * largest[0]
+    return 0.99 / lipschitz if lipschitz else math.inf
+
+
+def bicubic_displacement_mm(control: np.ndarray, patch_size: Sequence[int]) -> torch.Tensor:
+    """The displacement at every pixel of a patch from control vectors that span it, corner to corner.
+
+    Cubic convolution (Keys, IEEE TASSP 29, 1981) with a = -0.75, border vectors repeated, as torch's bicubic
+    ``interpolate`` with ``align_corners``, which it equals.
+
+    Args:
+        control: (2, points, points), mm.
+
+    Returns:
+        (2, *patch_size) float32, mm; at the corners, edges' middles and centre the control vectors themselves.
+    """
+    x, y = (_bicubic_weights(int(size), points) for size, points in zip(patch_size, control.shape[1:], strict=True))
+    return x @ torch.from_numpy(control) @ y.T
+
+
+@lru_cache(maxsize=64)
+def _bicubic_weights(size: int, points: int) -> torch.Tensor:
+    """Weight of every control point at every pixel of an axis, (size, points) float32."""
+    a, positions = -0.75, np.linspace(0, points - 1, size)
+    weights = np.zeros((size, points))
+    for offset in (-1, 0, 1, 2):
+        neighbour = np.floor(positions).astype(int) + offset
+        t = np.abs(positions - neighbour)
+        near = (a + 2) * t**3 - (a + 3) * t**2 + 1
+        far = a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a
+        weight = np.where(t <= 1, near, np.where(t < 2, far, 0))
+        np.add.at(weights, (np.arange(size), np.clip(neighbour, 0, points - 1)), weight)
+    return torch.from_numpy(weights.astype(np.float32))
 
 
 @lru_cache(maxsize=64)

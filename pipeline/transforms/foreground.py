@@ -15,11 +15,11 @@ def foreground_voxels(label: np.ndarray, limit: int = 10_000) -> dict[int, np.nd
     """Voxels of every class that is present, background left out.
 
     Args:
-        label: (H, W, D) integer ids.
+        label: (H, W, D) or (H, W) integer ids.
         limit: where a class has more voxels, this many of them, drawn once and alike for the same label.
 
     Returns:
-        class id -> (N, 3) int32; empty for an empty label.
+        class id -> (N, 3), or (N, 2), int32; empty for an empty label.
     """
     flat = np.flatnonzero(label)
     values = label.reshape(-1)[flat].astype(np.int64)
@@ -39,7 +39,7 @@ class ForegroundIndicesd(MapTransform):
     It belongs at the end of the deterministic part of a chain, where `pipeline.data.CaseDataset` keeps its result.
 
     Args:
-        label_key: a label (1, H, W, D); an item without one is passed on as it is.
+        label_key: a label (1, H, W, D) or (1, H, W); an item without one is passed on as it is.
         foreground_key: where the result goes.
         limit: voxels kept per class.
     """
@@ -52,7 +52,7 @@ class ForegroundIndicesd(MapTransform):
         item = dict(data)
         for key in self.key_iterator(item):
             label = np.asarray(item[key])
-            if label.ndim != 4 or len(label) != 1:
-                raise DataError(f"a label of shape {label.shape}", expected="(1, H, W, D)", case=item.get("case_id"))
+            if label.ndim not in (3, 4) or len(label) != 1:
+                raise DataError(f"a label of shape {label.shape}", expected="(1, H, W[, D])", case=item.get("case_id"))
             item[self.foreground_key] = foreground_voxels(label[0], self.limit)
         return item

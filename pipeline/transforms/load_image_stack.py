@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from pipeline.errors import ConfigError, DataError, GeometryError, LabelError, PipelineError
 from pipeline.geometry import Grid
-from pipeline.io import Volume, read_volume
+from pipeline.io import Volume, read_image, section_of
 
 LEAST_OVERLAP = 0.5
 """Share of the reference channel's voxels that another channel must cover to be resampled onto its grid."""
@@ -35,21 +35,24 @@ def load_stack(paths: Mapping[str, str | PathLike[str]], on_other_grid: str = "r
             (outside its own volume it gets its lowest value), or ``"refuse"`` it.
 
     Returns:
-        Array (C, H, W, D) float32, the first channel's grid, and what was put right, each with the channel's name.
+        Array (C, H, W, D) float32, of sections (C, H, W), the first channel's grid, and what was put right, each with
+        the channel's name.
 
     Raises:
-        DataError, GeometryError: as `read_volume`; a channel that covers less than half of the reference.
+        DataError, GeometryError: as `read_image`; a channel that covers less than half of the reference; a section on
+            another grid, always: it has no space in which it could be resampled.
     """
     stack, repairs, grid = np.empty(0, np.float32), [], None
     for index, (name, path) in enumerate(paths.items()):
-        volume = read_volume(path)
+        volume = read_image(path)
         repairs += [f"{name}: {repair}" for repair in volume.repairs]
         array = volume.array
         if grid is None:
             grid = volume.grid
             stack = np.empty((len(paths), *grid.shape), np.float32)
         elif not grid.same_grid(volume.grid):
-            covered = _covered_share(grid, volume.grid)
+            volumes = len(grid.shape) == len(volume.grid.shape) == 3
+            covered = _covered_share(grid, volume.grid) if volumes else 0.0
             if on_other_grid == "refuse" or covered < LEAST_OVERLAP:
                 raise GeometryError(
                     f"channel {name} on another grid ({volume.grid}; it covers {covered:.0%} of the reference)",
@@ -67,20 +70,27 @@ def load_stack(paths: Mapping[str, str | PathLike[str]], on_other_grid: str = "r
     return Volume(stack, grid, tuple(repairs))
 
 
-def load_label(path: str | PathLike[str], grid: Grid, allowed: Iterable[int] | None = None) -> Volume:
+def load_label(
+    path: str | PathLike[str],
+    grid: Grid,
+    allowed: Iterable[int] | None = None,
+    stored: Mapping[int, int] | None = None,
+) -> Volume:
     """Read a label map that must lie on ``grid``.
 
     Args:
         allowed: ids that may occur; 0 always may. None allows every id.
+        stored: id -> value that stands for it in the file, where that is another number; ids that it does not name
+            stand for themselves.
 
     Returns:
-        Array (1, H, W, D) of the smallest integer type, uint8 where it fits.
+        Array (1, H, W, D), or (1, H, W), of ids in the smallest integer type, uint8 where it fits.
 
     Raises:
         GeometryError: another grid. A label is never resampled: it would no longer be what was drawn.
         LabelError: values that are not integers, or ids that are not allowed, with their voxel counts.
     """
-    volume = read_volume(path)
+    volume = read_image(path)
     if not grid.same_grid(volume.grid):
         raise GeometryError(
             f"a label on another grid ({volume.grid})",
@@ -99,7 +109,11 @@ def load_label(path: str | PathLike[str], grid: Grid, allowed: Iterable[int] | N
             fix="export the segmentation, not probabilities or an interpolated label",
         )
     values, counts = np.unique(ids, return_counts=True)
-    known = {0, *allowed} if allowed is not None else set(values.astype(int).tolist())
+    value_of = dict(stored or {})
+    if allowed is None:  # all but an id that another value stands for: who knows which of the two it means
+        known = set(values.astype(int).tolist()) - (set(value_of) - set(value_of.values()))
+    else:
+        known = {value_of.get(label, label) for label in (0, *allowed)}
     unknown = [f"{int(v)} ({n} voxels)" for v, n in zip(values, counts, strict=True) if int(v) not in known]
     if unknown:
         raise LabelError(
@@ -108,6 +122,11 @@ def load_label(path: str | PathLike[str], grid: Grid, allowed: Iterable[int] | N
             expected=f"ids out of {', '.join(map(str, sorted(known)))}",
             fix="map the ids to the bundle's, or add them to its labels",
         )
+    if value_of:
+        found = ids.copy()
+        for label, value in value_of.items():
+            ids[found == value] = label
+        values = np.unique(ids)
     kind = np.uint8 if values[0] >= 0 and values[-1] <= 255 else np.int32
     repairs = (*volume.repairs, *(["label: rounded to whole numbers"] if distance.any() else []))
     return Volume(np.ascontiguousarray(ids.astype(kind))[None], volume.grid, repairs)
@@ -138,8 +157,8 @@ def _resampled(volume: Volume, grid: Grid) -> np.ndarray:
 
 
 class LoadImageStackd(MapTransform):
-    """Load the channels of a case, by name, into one MetaTensor (C, H, W, D) on the first channel's grid; and its
-    label.
+    """Load the channels of a case, by name, into one MetaTensor (C, H, W, D), of sections (C, H, W), on the first
+    channel's grid; and its label.
 
     ``item[image_key]`` is a dict of named paths (others than ``channels`` are ignored), a list of paths in the order of
     ``channels``, or one path where there is one channel. The label, where the item has one, becomes (1, H, W, D)
@@ -152,6 +171,8 @@ class LoadImageStackd(MapTransform):
         channels: names in the order in which the network sees them.
         image_key, label_key: which of the keys is which.
         labels: ids that a label may hold, 0 is always among them; a class map (id -> name) does too. None allows any.
+        label_values: id -> value that stands for it in the label files, such as ``{1: 255}`` for masks that are made to
+            be looked at; other ids stand for themselves.
         allow_missing_keys: whether an item may lack the label.
         on_other_grid: ``"resample"`` or ``"refuse"`` a channel on another grid, see `load_stack`.
 
@@ -167,6 +188,7 @@ class LoadImageStackd(MapTransform):
         image_key: str = "image",
         label_key: str = "label",
         labels: Iterable[int | str] | None = None,
+        label_values: Mapping[int, int] | Mapping[str, int] | None = None,
         allow_missing_keys: bool = True,
         on_other_grid: str = "resample",
     ) -> None:
@@ -180,6 +202,9 @@ class LoadImageStackd(MapTransform):
         self.channels = [name.lower() for name in channels]
         self.image_key, self.label_key = image_key, label_key
         self.labels = None if labels is None else [int(label) for label in labels]
+        self.label_values = {int(label): int(value) for label, value in (label_values or {}).items()}
+        if len(set(self.label_values.values())) < len(self.label_values):
+            raise ConfigError(f"label_values={dict(label_values or {})}", expected="another value for each id")
         self.on_other_grid = on_other_grid
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -192,7 +217,7 @@ class LoadImageStackd(MapTransform):
             image = load_stack(paths, self.on_other_grid)
             item[self.image_key] = _tensor(image, first, case_id)
             if self.label_key in self.keys and item.get(self.label_key) is not None:
-                label = load_label(item[self.label_key], image.grid, self.labels)
+                label = load_label(item[self.label_key], image.grid, self.labels, self.label_values)
                 item[self.label_key] = _tensor(label, item[self.label_key], case_id)
             elif self.label_key in self.keys and not self.allow_missing_keys:
                 raise DataError("no label", expected="a label for every case", fix="add it, or allow_missing_keys")
@@ -224,7 +249,10 @@ class LoadImageStackd(MapTransform):
 
 
 def _id_from(path: str, channel: str) -> str:
-    name = Path(path).name
+    file, section = section_of(path)
+    if section is not None:
+        return f"{file.stem}_{section:03d}"
+    name = file.name
     stem = name[: -len(".nii.gz")] if name.lower().endswith(".nii.gz") else Path(path).stem
     return stem[: -len(channel) - 1] if stem.lower().endswith(f"_{channel}") else stem
 

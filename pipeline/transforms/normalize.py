@@ -23,12 +23,12 @@ _MOST_SAMPLES = 1_000_000
 
 
 def has_background(channel: np.ndarray) -> bool:
-    """Whether 0 stands for "outside the body" in a channel (H, W, D): where many voxels are exactly 0."""
+    """Whether 0 stands for "outside the body" in a channel (H, W[, D]): where many voxels are exactly 0."""
     return bool(1 - np.count_nonzero(channel) / channel.size >= LEAST_BACKGROUND_SHARE)
 
 
 def body_mask(stack: np.ndarray) -> np.ndarray:
-    """Which voxels (H, W, D) of a stack (C, H, W, D) lie inside the body.
+    """Which voxels (H, W, D) of a stack (C, H, W, D), or pixels (H, W) of a section, lie inside the body.
 
     Those that are not 0 in some channel that has a background, and what they enclose within a slice: tissue without any
     flow is 0 in a perfusion map. All, where no channel has a background.
@@ -37,6 +37,8 @@ def body_mask(stack: np.ndarray) -> np.ndarray:
     if not masked:
         return np.ones(stack.shape[1:], bool)
     inside = np.logical_or.reduce(masked)
+    if inside.ndim == 2:
+        return ndimage.binary_fill_holes(inside)
     return np.stack([ndimage.binary_fill_holes(inside[..., k]) for k in range(inside.shape[-1])], axis=-1)
 
 
@@ -124,7 +126,7 @@ class NormalizeChannelsd(MapTransform):
     """Normalise each channel of a stack by its own scheme.
 
     Args:
-        keys: images (C, H, W, D).
+        keys: images (C, H, W, D) or (C, H, W).
         channels: the names of the C channels, in order.
         normalization: per channel ``{"scheme": "z_score" | "percentile" | "window", ...}`` with the arguments of
             `z_score`, `percentile_scale` or `window`.

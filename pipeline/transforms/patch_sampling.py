@@ -1,9 +1,8 @@
 """Sampling a patch through one map: rotation, scaling, flips and elastic displacement composed, every voxel
 interpolated once.
 
-Nothing here is random: `SpatialPatchParameters` says what to do, `sample_patch` does it. The map is written in
-    millimetres, so
-that a rotation of 1 x 1 x 5 mm voxels is a rotation in space:
+Nothing here is random: `SpatialPatchParameters` says what to do, `sample_patch` does it, in 2D as in 3D. The map is
+written in millimetres, so that a rotation of 1 x 1 x 5 mm voxels is a rotation in space:
 
     source voxel = centre + S^-1 R Z F (u + d(u)),   u = S (output voxel - middle of the patch)
 
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 from torch.nn.functional import grid_sample
 
-from pipeline.transforms.elastic import displacement_mm
+from pipeline.transforms.elastic import bicubic_displacement_mm, displacement_mm
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +30,13 @@ class SpatialPatchParameters:
     Args:
         start: voxel of the volume at which the undeformed patch begins; negative where it reaches beyond the volume.
         flips: per axis, whether it is mirrored.
-        rotation_degrees: about the three array axes, applied x, then y, then z.
+        rotation_degrees: about the three array axes, applied x, then y, then z; of a section one angle, in its plane.
         scaling: per axis; 1.1 makes what is seen 10% larger.
-        control: elastic control vectors (3, ...), mm; None for no elastic deformation.
-        control_spacing_mm: their distance per axis.
+        control: elastic control vectors (axes, ...), mm; None for no elastic deformation.
+        control_spacing_mm: their distance per axis, for B-splines; None where they span the patch from corner to
+            corner, with bicubic interpolation between them (2D).
+
+    The defaults are those of a volume: for a section every tuple has two entries, ``rotation_degrees`` one.
     """
 
     start: tuple[int, ...]
@@ -42,7 +44,7 @@ class SpatialPatchParameters:
     rotation_degrees: tuple[float, ...] = (0.0, 0.0, 0.0)
     scaling: tuple[float, ...] = (1.0, 1.0, 1.0)
     control: np.ndarray | None = None
-    control_spacing_mm: tuple[float, ...] = (1.0, 1.0, 1.0)
+    control_spacing_mm: tuple[float, ...] | None = (1.0, 1.0, 1.0)
 
     @property
     def is_crop(self) -> bool:
@@ -51,11 +53,13 @@ class SpatialPatchParameters:
 
 
 def rotation_matrix(degrees: Sequence[float]) -> np.ndarray:
-    """Rz Ry Rx, 3x3.
+    """Rz Ry Rx, 3x3; of one angle the rotation in the plane, 2x2: the same as Rz there.
 
     >>> np.round(rotation_matrix((0, 0, 90)) @ [1, 0, 0], 6).tolist()
     [0.0, 1.0, 0.0]
     """
+    if len(degrees) == 1:
+        return rotation_matrix((0.0, 0.0, degrees[0]))[:2, :2]
     result = np.eye(3)
     for axis, angle in enumerate(degrees):
         i, j = (axis + 1) % 3, (axis + 2) % 3
@@ -73,7 +77,7 @@ def source_coordinates(
     """The voxel of the volume at which each voxel of the patch looks.
 
     Returns:
-        (3, *patch_size) float32, in voxels; outside the volume where the patch reaches beyond it.
+        (axes, *patch_size) float32, in voxels; outside the volume where the patch reaches beyond it.
     """
     spacing = np.asarray(spacing_mm, dtype=np.float64)
     flips = np.where(parameters.flips, -1.0, 1.0)
@@ -87,13 +91,16 @@ def source_coordinates(
     if parameters.control is None:
         millimetres = torch.stack(torch.meshgrid(*offsets, indexing="ij"))
     else:
-        millimetres = displacement_mm(parameters.control, patch_size, spacing_mm, parameters.control_spacing_mm)
+        if parameters.control_spacing_mm is None:
+            millimetres = bicubic_displacement_mm(parameters.control, patch_size)
+        else:
+            millimetres = displacement_mm(parameters.control, patch_size, spacing_mm, parameters.control_spacing_mm)
         for axis, offset in enumerate(offsets):
-            millimetres[axis] += offset.reshape([-1 if axis == other else 1 for other in range(3)])
+            millimetres[axis] += offset.reshape([-1 if axis == other else 1 for other in range(len(offsets))])
     # Axis first: every step below then runs over contiguous memory.
-    coordinates = torch.from_numpy(linear.astype(np.float32)) @ millimetres.reshape(3, -1)
+    coordinates = torch.from_numpy(linear.astype(np.float32)) @ millimetres.reshape(len(offsets), -1)
     coordinates += torch.from_numpy(centre.astype(np.float32))[:, None]
-    return coordinates.reshape(3, *patch_size)
+    return coordinates.reshape(len(offsets), *patch_size)
 
 
 def border_index(first: int, count: int, size: int, mode: str) -> np.ndarray:
@@ -113,7 +120,7 @@ def border_index(first: int, count: int, size: int, mode: str) -> np.ndarray:
 
 
 def read_box(volume: torch.Tensor, start: Sequence[int], shape: Sequence[int], border: str) -> torch.Tensor:
-    """A box of a volume (C, H, W, D) that may reach beyond it: a view where it lies inside, else a copy."""
+    """A box of a volume (C, H, W[, D]) that may reach beyond it: a view where it lies inside, else a copy."""
     for axis, (first, count) in enumerate(zip(start, shape, strict=True), start=1):
         size = volume.shape[axis]
         if first >= 0 and first + count <= size:
@@ -136,26 +143,28 @@ def interpolate_patch(volume: torch.Tensor, coordinates: torch.Tensor, border: s
     """The volume at ``coordinates``; only the box that they span is read.
 
     Args:
-        volume: (C, H, W, D).
-        coordinates: (3, *patch_size), voxels.
+        volume: (C, H, W, D), or (C, H, W).
+        coordinates: (axes, *patch_size), voxels.
         nearest: the nearest voxel, exactly (for labels); otherwise linear.
 
     Returns:
         (C, *patch_size), of the volume's type where nearest, otherwise float32.
     """
-    patch_size, flat = coordinates.shape[1:], coordinates.reshape(3, -1)
+    axes, *patch_size = coordinates.shape
+    flat = coordinates.reshape(axes, -1)
     low = flat.amin(1).floor()
     shape = (flat.amax(1).ceil() - low + 1).int().tolist()
     box = read_box(volume, low.int().tolist(), shape, border)
     local = flat - low[:, None]
     if nearest:
         voxel = local.round_().long()
-        index = voxel[0].mul_(shape[1]).add_(voxel[1]).mul_(shape[2]).add_(voxel[2])
+        index = voxel[0]
+        for axis in range(1, axes):
+            index = index.mul_(shape[axis]).add_(voxel[axis])
         return box.reshape(len(box), -1).index_select(1, index).reshape(-1, *patch_size)
     # grid_sample wants -1 at the first voxel, +1 at the last, and the last axis first.
     scale = torch.tensor([2 / max(1, size - 1) for size in shape])
-    x, y, z = local.mul_(scale[:, None]).sub_(1)
-    grid = torch.stack([z, y, x], dim=-1).reshape(1, *patch_size, 3)
+    grid = torch.stack(local.mul_(scale[:, None]).sub_(1).unbind()[::-1], dim=-1).reshape(1, *patch_size, axes)
     sampled = grid_sample(box[None].float(), grid, mode="bilinear", padding_mode="border", align_corners=True)
     return sampled[0]
 
@@ -168,7 +177,7 @@ def sample_patch(
     border: str = "mirror",
     nearest: bool = False,
 ) -> torch.Tensor:
-    """One patch (C, *patch_size) of a volume (C, H, W, D): a crop where nothing is deformed, else interpolated."""
+    """One patch (C, *patch_size) of a volume (C, H, W[, D]): a crop where nothing is deformed, else interpolated."""
     if parameters.is_crop:
         return crop_patch(volume, parameters, patch_size, border)
     return interpolate_patch(volume, source_coordinates(parameters, patch_size, spacing_mm), border, nearest)

@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable
 
 from pipeline.errors import ConfigError, DataError, GeometryError
-from pipeline.transforms.elastic import control_shape, max_std_mm, sample_control_vectors
+from pipeline.transforms.elastic import bicubic_bound_mm, control_shape, max_std_mm, sample_control_vectors, unet_2015
 from pipeline.transforms.foreground import foreground_voxels
 from pipeline.transforms.patch_sampling import (
     SpatialPatchParameters,
@@ -25,31 +25,42 @@ Range = float | Sequence[float]
 
 
 class RandSpatialPatchd(Randomizable, MapTransform):
-    """Pick a patch, and rotate, scale, flip and elastically deform it, in millimetres and degrees.
+    """Pick a patch, and rotate, scale, flip and elastically deform it, in millimetres and degrees, in 2D or 3D.
 
     Only the voxels that the patch needs are read, every channel is interpolated once (linearly), a label is looked up
     (nearest). A patch for which neither the affine nor the elastic part is drawn is an exact crop. Beyond the volume
     it goes on mirrored, as often as needed, as in inference.
+
+    For a network that loses a margin, ``margin`` places the part of the patch that it labels: that part lies inside the
+    volume, and the margin around it holds what really surrounds it, mirrored only beyond the volume (the overlap-tile
+    strategy of Ronneberger et al., MICCAI 2015).
 
     The result holds plain tensors: a patch has no grid of its own to go back to, and a MetaTensor costs more time per
     intensity transform and per collated batch than a small patch's interpolation. Other entries of the item are
     passed on.
 
     Args:
-        keys: image (C, H, W, D) with an affine, and label (1, H, W, D), on one grid.
-        patch_size: voxels per axis.
+        keys: image (C, H, W, D) with an affine, and label (1, H, W, D), on one grid; of sections (C, H, W), (1, H, W).
+            Further keys, such as a weight map, are interpolated like the image.
+        patch_size: voxels per axis, margin included; their number, 2 or 3, is that of the axes everywhere below.
         label_key: which key is looked up instead of interpolated, and whose classes patches are centred on.
         num_samples: patches per call; one is returned as a dict, several as a list of them.
         foreground_share: probability that the patch's centre is a voxel of a class: each class that is present is
             equally likely, then each of its voxels. Otherwise the patch lies anywhere inside the volume.
         affine_probability: of rotation and scaling, together.
         rotation_degrees: about the three array axes: one limit for all, or per axis a limit (from -limit to limit) or
-            (low, high). ``(0, 0, 30)`` confines it to the plane of the first two axes.
+            (low, high). ``(0, 0, 30)`` confines it to the plane of the first two axes. In 2D one limit, or a list with
+            one (low, high).
         scaling: (low, high) for all axes, or one pair per axis; drawn for each axis on its own.
         flip_axes: axes that may be mirrored, each with ``flip_probability``.
         elastic_probability: of elastic deformation.
-        elastic_spacing_mm: distance of the control points, one for all axes or one per axis.
-        elastic_std_mm: standard deviation of the displacement: a number, or (low, high) from which it is drawn.
+        elastic: ``"bspline"``, or in 2D ``"unet_2015"``: 3 x 3 random vectors over the patch, with bicubic
+            interpolation, for which the paper has an ``elastic_std_mm`` of 10 pixels; see
+            `pipeline.transforms.elastic`.
+        elastic_spacing_mm: distance of the B-splines' control points, one for all axes or one per axis.
+        elastic_std_mm: standard deviation of the displacement (of the vectors under ``"unet_2015"``): a number, or
+            (low, high) from which it is drawn.
+        margin: voxels per side of the patch that the network needs around what it labels: one number, or one per axis.
         padding_mode: ``"mirror"`` or ``"edge"``.
         foreground_key: where `ForegroundIndicesd` left the voxels of each class; without it the label is searched at
             each call, which is right but slow.
@@ -70,7 +81,7 @@ class RandSpatialPatchd(Randomizable, MapTransform):
         num_samples: int = 1,
         foreground_share: float = 0.5,
         affine_probability: float = 0.5,
-        rotation_degrees: Range | Sequence[Range] = (15.0, 15.0, 15.0),
+        rotation_degrees: Range | Sequence[Range] = 15.0,
         scaling: Sequence[float] | Sequence[Sequence[float]] = (0.85, 1.15),
         flip_axes: Sequence[int] = (),
         flip_probability: float = 0.5,
@@ -79,18 +90,30 @@ class RandSpatialPatchd(Randomizable, MapTransform):
         elastic_std_mm: Range = (0.0, 2.0),
         padding_mode: str = "mirror",
         foreground_key: str = "foreground",
+        elastic: str = "bspline",
+        margin: int | Sequence[int] = 0,
         allow_missing_keys: bool = True,
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
         self.patch_size = tuple(int(size) for size in patch_size)
-        if len(self.patch_size) != 3 or min(self.patch_size) < 1:
-            raise ConfigError(f"patch_size={list(patch_size)}", expected="three positive numbers")
+        dims = self.dims = len(self.patch_size)
+        if dims not in (2, 3) or min(self.patch_size) < 1:
+            raise ConfigError(f"patch_size={list(patch_size)}", expected="two or three positive numbers")
+        self.margin = (margin,) * dims if isinstance(margin, int) else tuple(int(width) for width in margin)
+        if len(self.margin) != dims or any(
+            not 0 <= 2 * width < size for width, size in zip(self.margin, self.patch_size, strict=False)
+        ):
+            raise ConfigError(f"margin={margin} of patches of {list(patch_size)}", expected="less than half a patch")
         if num_samples < 1:
             raise ConfigError(f"num_samples={num_samples}", expected="at least 1")
         if padding_mode not in ("mirror", "edge"):
             raise ConfigError(f"padding_mode={padding_mode!r}", expected="mirror or edge")
-        if any(axis not in (0, 1, 2) for axis in flip_axes):
-            raise ConfigError(f"flip_axes={list(flip_axes)}", expected="axes out of 0, 1, 2")
+        if any(axis not in range(dims) for axis in flip_axes):
+            raise ConfigError(
+                f"flip_axes={list(flip_axes)}", expected=f"axes out of {', '.join(map(str, range(dims)))}"
+            )
+        if elastic not in ("bspline", "unet_2015") or (elastic == "unet_2015" and dims != 2):
+            raise ConfigError(f"elastic={elastic!r} in {dims}D", expected="bspline, or in 2D unet_2015")
         shares = (foreground_share, affine_probability, flip_probability, elastic_probability)
         if not all(0 <= share <= 1 for share in shares):
             raise ConfigError(f"probabilities {shares}", expected="between 0 and 1")
@@ -98,16 +121,22 @@ class RandSpatialPatchd(Randomizable, MapTransform):
         self.foreground_share, self.affine_probability = foreground_share, affine_probability
         self.flip_axes, self.flip_probability = tuple(flip_axes), flip_probability
         self.elastic_probability, self.padding_mode = elastic_probability, padding_mode
-        self.rotation_degrees = _rotation_ranges(rotation_degrees)
-        self.scaling = _scaling_ranges(scaling)
-        spacing = np.broadcast_to(np.asarray(elastic_spacing_mm, dtype=float), 3)
+        self.rotation_degrees = _rotation_ranges(rotation_degrees, dims)
+        self.scaling = _scaling_ranges(scaling, dims)
+        self.elastic = elastic
+        spacing = np.broadcast_to(np.asarray(elastic_spacing_mm, dtype=float), dims)
         self.elastic_spacing_mm = tuple(float(value) for value in spacing)
         low, high = np.broadcast_to(np.asarray(elastic_std_mm, dtype=float), 2).tolist()
         self.elastic_std_mm = (low, high)
-        limit = max_std_mm(min(self.elastic_spacing_mm)) if min(self.elastic_spacing_mm) > 0 else 0.0
+        if elastic == "unet_2015":
+            # Two deviations below the bound, as for B-splines. The spacing is known with a case; sections have 1.
+            limit, apart = bicubic_bound_mm(self.patch_size, (1.0,) * dims) / 2, f"patches of {list(self.patch_size)}"
+        else:
+            limit = max_std_mm(min(self.elastic_spacing_mm), dims) if min(self.elastic_spacing_mm) > 0 else 0.0
+            apart = f"elastic_spacing_mm={elastic_spacing_mm}"
         if not 0 <= low <= high <= limit:
             raise ConfigError(
-                f"elastic_std_mm={elastic_std_mm} with elastic_spacing_mm={elastic_spacing_mm}",
+                f"elastic_std_mm={elastic_std_mm} with {apart}",
                 expected=f"0 to {limit:.2f} mm: more would fold the image",
                 fix="set the control points further apart, or displace less",
             )
@@ -118,21 +147,26 @@ class RandSpatialPatchd(Randomizable, MapTransform):
         """Draw one patch.
 
         Args:
-            shape: of the volume, (H, W, D).
+            shape: of the volume, (H, W, D) or (H, W).
             spacing_mm: its voxel size.
-            foreground: class -> (N, 3) voxels, as `foreground_voxels` gives them.
+            foreground: class -> (N, axes) voxels, as `foreground_voxels` gives them.
         """
         start = self._start(shape, foreground)
-        flips = [axis in self.flip_axes and bool(self.R.rand() < self.flip_probability) for axis in range(3)]
-        rotation, scaling, control = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), None
+        flips = [axis in self.flip_axes and bool(self.R.rand() < self.flip_probability) for axis in range(self.dims)]
+        rotation: tuple[float, ...] = (0.0,) * len(self.rotation_degrees)
+        scaling: tuple[float, ...] = (1.0,) * self.dims
+        control, control_spacing_mm = None, self.elastic_spacing_mm if self.elastic == "bspline" else None
         if self.R.rand() < self.affine_probability:
             rotation = tuple(self.R.uniform(low, high) for low, high in self.rotation_degrees)
             scaling = tuple(self.R.uniform(low, high) for low, high in self.scaling)
         if self.R.rand() < self.elastic_probability:
             std_mm = self.R.uniform(*self.elastic_std_mm)
-            points = control_shape(self.patch_size, spacing_mm, self.elastic_spacing_mm)
-            control = sample_control_vectors(self.R, points, std_mm, self.elastic_spacing_mm)
-        return SpatialPatchParameters(start, tuple(flips), rotation, scaling, control, self.elastic_spacing_mm)
+            if self.elastic == "unet_2015":
+                control = unet_2015(self.R, self.patch_size, spacing_mm, std_mm)
+            else:
+                points = control_shape(self.patch_size, spacing_mm, self.elastic_spacing_mm)
+                control = sample_control_vectors(self.R, points, std_mm, self.elastic_spacing_mm)
+        return SpatialPatchParameters(start, tuple(flips), rotation, scaling, control, control_spacing_mm)
 
     def _start(self, shape: Sequence[int], foreground: Mapping[int, np.ndarray]) -> tuple[int, ...]:
         classes = sorted(foreground)
@@ -141,13 +175,15 @@ class RandSpatialPatchd(Randomizable, MapTransform):
             voxels = foreground[classes[self.R.randint(len(classes))]]
             voxel = voxels[self.R.randint(len(voxels))]
         start = []
-        for axis, (size, patch) in enumerate(zip(shape, self.patch_size, strict=True)):
-            # A patch lies inside the volume; one that is larger than the volume lies anywhere around it.
+        for axis, (size, whole, margin) in enumerate(zip(shape, self.patch_size, self.margin, strict=True)):
+            patch = whole - 2 * margin
+            # A patch lies inside the volume; one that is larger than the volume lies anywhere around it. With a margin,
+            # that holds for the part inside it.
             low, high = min(0, size - patch), max(0, size - patch)
             if voxel is not None and size >= patch:
-                start.append(int(np.clip(voxel[axis] - patch // 2, low, high)))
+                start.append(int(np.clip(voxel[axis] - patch // 2, low, high)) - margin)
             else:
-                start.append(int(self.R.randint(low, high + 1)))
+                start.append(int(self.R.randint(low, high + 1)) - margin)
         return tuple(start)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Any:
@@ -181,28 +217,31 @@ class RandSpatialPatchd(Randomizable, MapTransform):
     ) -> tuple[tuple[int, ...], tuple[float, ...]]:
         case_id = item.get("case_id")
         shapes = {key: tuple(volume.shape[1:]) for key, volume in volumes.items()}
-        if len(set(shapes.values())) != 1 or any(len(shape) != 3 for shape in shapes.values()):
-            raise GeometryError(f"shapes {shapes}", case=case_id, expected="one (H, W, D) for image and label")
+        if len(set(shapes.values())) != 1 or any(len(shape) != self.dims for shape in shapes.values()):
+            expected = f"one {'(H, W, D)' if self.dims == 3 else '(H, W)'} for image and label"
+            raise GeometryError(f"shapes {shapes}", case=case_id, expected=expected)
         with_affine = next((item[key] for key in volumes if isinstance(item[key], MetaTensor)), None)
         if with_affine is None:
             raise DataError(
                 "arrays without an affine", case=case_id, expected="a MetaTensor: millimetres need a voxel size"
             )
         affine = np.asarray(with_affine.affine, dtype=np.float64)
-        return next(iter(shapes.values())), tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist())
+        return next(iter(shapes.values())), tuple(np.linalg.norm(affine[:3, : self.dims], axis=0).tolist())
 
 
-def _rotation_ranges(value: Any) -> tuple[tuple[float, float], ...]:
-    values = [value] * 3 if isinstance(value, int | float) else list(value)
+def _rotation_ranges(value: Any, dims: int) -> tuple[tuple[float, float], ...]:
+    turns = 3 if dims == 3 else 1
+    values = [value] * turns if isinstance(value, int | float) else list(value)
     ranges = [(-float(v), float(v)) if isinstance(v, int | float) else (float(v[0]), float(v[1])) for v in values]
-    if len(ranges) != 3 or any(low > high for low, high in ranges):
-        raise ConfigError(f"rotation_degrees={value}", expected="one limit, or per axis a limit or (low, high)")
+    if len(ranges) != turns or any(low > high for low, high in ranges):
+        expected = "one limit, or per axis a limit or (low, high)" if dims == 3 else "one limit, or [(low, high)]"
+        raise ConfigError(f"rotation_degrees={value}", expected=expected)
     return tuple(ranges)
 
 
-def _scaling_ranges(value: Any) -> tuple[tuple[float, float], ...]:
-    pairs = [value] * 3 if isinstance(value[0], int | float) else list(value)
+def _scaling_ranges(value: Any, dims: int) -> tuple[tuple[float, float], ...]:
+    pairs = [value] * dims if isinstance(value[0], int | float) else list(value)
     ranges = [(float(low), float(high)) for low, high in pairs]
-    if len(ranges) != 3 or any(not 0 < low <= high for low, high in ranges):
+    if len(ranges) != dims or any(not 0 < low <= high for low, high in ranges):
         raise ConfigError(f"scaling={value}", expected="(low, high) with 0 < low <= high, or one such pair per axis")
     return tuple(ranges)

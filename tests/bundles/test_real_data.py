@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.io import read_grid
+from pipeline.io import read_grid, read_image_grid
 from tests.bundles.conftest import command
 
 FOLDER = Path(os.environ.get("PIPELINE_REAL_DATA", ""))
@@ -45,3 +45,16 @@ def test_perfusion_maps_of_patients_keep_their_grids(tmp_path):
     for case in ("sub-01", "sub-02", "sub-03"):
         own = read_grid(scans / case / f"{case}_cbf.nii.gz")
         assert read_grid(tmp_path / case / f"{case}.nii.gz").same_grid(own)
+
+
+def test_membranes_from_training_to_prediction(tmp_path):
+    data, run = FOLDER / "membrane", tmp_path / "run"
+    small = ("network_def#features=8", "network_def#depth=2", "patch_size=[204,204]", "precision=float32")
+    short = ("max_epochs=6", "train#steps#spatial#elastic_std_mm=5.0")
+    command("pipeline", "train", "membrane_em_segmentation", "--data", data, "--out", run, *small, *short)
+    measured = rows(run / "membranes.csv")
+    assert len(measured) == 5
+    assert all(float(row["pixel_error"]) < 0.4 for row in measured)  # membranes are a fifth of the pixels
+    assert all(100 < int(row["cells_reference"]) < 250 for row in measured)
+    command("pipeline", "predict", run, data / "images" / "00.png", tmp_path / "prediction")
+    assert read_image_grid(tmp_path / "prediction" / "00.png").shape == (512, 512)

@@ -51,6 +51,8 @@ def test_another_optimiser_and_decay_are_a_matter_of_the_delta(shipped, tmp_path
     bundle = tmp_path / "bundle"
     shutil.copytree(shipped, bundle, ignore=shutil.ignore_patterns("*.pt"))
     delta = bundle / "configs" / "bundle.yaml"
+    if "\noptimizer:" in delta.read_text(encoding="utf-8"):
+        pytest.skip("its delta has an optimiser of its own")
     lines = """
 optimizer: {_replace_: true, _target_: torch.optim.SGD, params: "$@network.parameters()", lr: "@learning_rate",
             momentum: 0.99, nesterov: true, weight_decay: "@weight_decay"}

@@ -3,7 +3,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.data import Split, data_list, find_cases, fingerprint, read_split, write_split
 from pipeline.errors import ConfigError, DataError
@@ -197,3 +199,72 @@ def test_an_incomplete_case_is_kept_for_its_loader_to_refuse_unless_all_are(tmp_
         find_cases(tmp_path, ["cbf", "mtt"], require_label=False)
     with pytest.raises(DataError, match="no cbv"):
         data_list(tmp_path, ["cbf", "mtt", "cbv"])
+
+
+def sections(root: Path, *names: str, number: int = 1) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        first, *others = [Image.fromarray(np.full((2, 3), i, np.uint8)) for i in range(number)]
+        first.save(root / name, **({"save_all": True, "append_images": others} if others else {}))
+    return root
+
+
+def test_images_and_labels_in_two_folders_of_the_same_names(tmp_path):
+    touch(tmp_path, "images/00.png", "images/b/01.PNG", "images/.02.png", "images/notes.txt", "images/03.nii.gz")
+    touch(tmp_path, "labels/00.png", "labels/b/01.png", "labels/04.png")
+    cases = find_cases(tmp_path, ["em"], spatial_dims=2)
+    assert [(case.case_id, case.relative.as_posix()) for case in cases] == [("00", "."), ("b_01", "b")]
+    assert [case.image for case in cases] == [{"em": tmp_path / "images/00.png"}, {"em": tmp_path / "images/b/01.PNG"}]
+    assert [case.label for case in cases] == [tmp_path / "labels/00.png", tmp_path / "labels/b/01.png"]
+    (tmp_path / "labels/00.png").unlink()
+    with pytest.raises(DataError, match="00: no label"):
+        find_cases(tmp_path, ["em"], spatial_dims=2)
+    assert find_cases(tmp_path, ["em"], False, spatial_dims=2)[0].label is None
+    volumes = touch(tmp_path / "3d", "images/p1.nii.gz", "labels/p1.nii.gz")
+    (case,) = find_cases(volumes, ["mri"])
+    assert (case.case_id, case.label) == ("p1", volumes / "labels/p1.nii.gz")
+
+
+def test_two_folders_with_several_channels(tmp_path):
+    touch(tmp_path, "images/00_em.png", "images/00_depth.tif", "labels/00.png", "images/stray.png")
+    (case,) = find_cases(tmp_path, ["em", "depth"], spatial_dims=2)
+    assert (case.case_id, [path.name for path in case.image.values()]) == ("00", ["00_em.png", "00_depth.tif"])
+    touch(tmp_path, "images/01_em.png", "labels/01.png")
+    with pytest.raises(DataError, match="01: no depth"):
+        find_cases(tmp_path, ["em", "depth"], spatial_dims=2)
+    named = touch(tmp_path / "named", "images/00_em.png", "labels/00_em.png")
+    (case,) = find_cases(named, ["em"], spatial_dims=2)
+    assert (case.case_id, case.label) == ("00_em", named / "labels/00_em.png")
+
+
+def test_sections_in_the_other_layouts_and_never_among_volumes(tmp_path):
+    flat = touch(tmp_path / "flat", "a.png", "b.tif", "c.nii.gz", "a_label.png")
+    assert [case.case_id for case in find_cases(flat, ["em"], False, spatial_dims=2)] == ["a", "b"]
+    (case,) = find_cases(flat / "a.png", ["em"], False, spatial_dims=2)
+    assert (case.case_id, case.image) == ("a", {"em": flat / "a.png"})
+    assert [case.case_id for case in find_cases(flat, ["mri"], False)] == ["c"]
+    with pytest.raises(DataError, match="a \\.png or \\.tif or \\.tiff image"):
+        find_cases(flat / "c.nii.gz", ["em"], False, spatial_dims=2)
+    with pytest.raises(DataError, match="images and labels with \\.png files of the same names"):
+        find_cases(touch(tmp_path / "none", "c.nii.gz"), ["em"], spatial_dims=2)
+
+
+def test_every_section_of_a_stack_is_a_case(tmp_path):
+    sections(tmp_path, "images/s.tif", "labels/s.tif", number=3)
+    sections(tmp_path, "images/t.png", "labels/t.png")
+    items = data_list(tmp_path, ["em"], spatial_dims=2)
+    assert [item["case_id"] for item in items] == ["s_000", "s_001", "s_002", "t"]
+    assert items[1]["image"] == {"em": f"{tmp_path / 'images' / 's.tif'}#1"}
+    assert items[1]["label"] == f"{tmp_path / 'labels' / 's.tif'}#1"
+    prints = [fingerprint(item["image"]["em"]) for item in items]
+    assert len(set(prints)) == 4
+    sections(tmp_path, "labels/s.tif", number=2)
+    with pytest.raises(DataError, match=r"case s: .*s\.tif 3, s\.tif 2"):
+        find_cases(tmp_path, ["em"], spatial_dims=2)
+
+
+def test_a_stack_that_cannot_be_read_does_not_stop_the_listing(tmp_path):
+    sections(tmp_path, "images/s.tif", number=2)
+    (tmp_path / "images" / "broken.tif").write_bytes(b"no image")
+    cases = find_cases(tmp_path, ["em"], require_label=False, spatial_dims=2)
+    assert [case.case_id for case in cases] == ["broken", "s_000", "s_001"]

@@ -13,6 +13,7 @@ from pipeline.data import CaseDataset, EpochSampler
 from pipeline.engines import Schedule, Trainer, WeightAverage, averaged_copy
 from pipeline.errors import DataError
 from pipeline.handlers import Resumable
+from pipeline.losses import CrossEntropyLoss
 
 CPU = torch.device("cpu")
 
@@ -172,3 +173,64 @@ def test_an_error_is_raised_also_where_a_handler_listens_to_it(tmp_path):
     with pytest.raises(ValueError, match="a handler that fails"):
         evaluator.run()
     assert '"failed"' in (tmp_path / "run.json").read_text(encoding="utf-8")
+
+
+class Unpadded(torch.nn.Module):
+    """Loses one voxel per side; its logits are its input's voxels, of which a loss can tell where they come from."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.output_margin = torch.nn.Parameter(torch.ones(1)), (1, 2)
+
+    def forward(self, x):
+        return self.scale * x[:, :, 1:-1, 2:-2]
+
+
+class Recording(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, logits, target, *weight):
+        self.seen.append((target, *weight))
+        return (logits - target).square().mean() + 0 * sum(w.sum() for w in weight)
+
+
+def trained_once(network, item, precision="float32"):
+    loss = Recording()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+    Trainer(CPU, 1, [item], network, optimizer, loss, precision=precision).run()
+    return loss.seen
+
+
+def test_label_and_weight_of_an_unpadded_network_are_cropped_once_by_its_margin():
+    image = torch.rand(2, 1, 7, 9)
+    item = {"image": image, "label": image.clone(), "weight": image + 5}
+    for precision in ("float32", "auto"):  # auto: the probe sees the same
+        for target, weight in trained_once(Unpadded(), item, precision):
+            torch.testing.assert_close(target, image[:, :, 1:-1, 2:-2])
+            torch.testing.assert_close(weight, target + 5)
+
+
+def test_a_loss_is_given_a_weight_where_the_batch_has_one_and_a_padded_network_is_not_cropped():
+    image = torch.rand(1, 1, 4, 5, 3)
+    network = torch.nn.Conv3d(1, 1, 1)
+    ((target,),) = trained_once(network, {"image": image, "label": image.clone()})
+    assert target.shape == image.shape
+    ((target, weight),) = trained_once(network, {"image": image, "label": image.clone(), "weight": image})
+    assert weight.shape == target.shape == image.shape
+
+
+def test_the_border_weights_reach_the_loss():
+    """A step with weights is the step of the weighted loss: the weight's own gradient, by hand."""
+    torch.manual_seed(0)
+    image, label = torch.rand(1, 1, 6, 6), torch.randint(2, (1, 1, 6, 6))
+    weight = 1 + 9 * torch.rand(1, 1, 6, 6)
+    network = torch.nn.Conv2d(1, 2, 1)
+    log_p = network(image).detach().log_softmax(1).gather(1, label)
+    expected = -(weight * log_p).sum() / weight.sum()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    item = {"image": image, "label": label, "weight": weight}
+    trainer = Trainer(CPU, 1, [item], network, optimizer, CrossEntropyLoss(), precision="float32")
+    trainer.run()
+    assert float(trainer.state.output["loss"]) == pytest.approx(float(expected))

@@ -236,7 +236,8 @@ def test_in_a_chain_with_monai_workers_and_pickle():
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"patch_size": (8, 8)},
+        {"patch_size": (8,)},
+        {"patch_size": (8, 8), "rotation_degrees": (15, 15, 15)},
         {"padding_mode": "zeros"},
         {"num_samples": 0},
         {"foreground_share": 1.5},

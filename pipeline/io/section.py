@@ -1,0 +1,254 @@
+"""The one reader and the one writer of sections: grey 2D images, PNG or TIFF, as microscopes and their tools make them.
+
+A section is stored as rows from top to bottom and columns from left to right: its array is (H, W), row first. The
+pixel sizes that such files may hold are those of printers and screens as often as of specimens, so they are not read:
+the grid counts one millimetre per pixel, and every length "in mm" of a section is a number of pixels.
+
+A TIFF file may hold a stack of sections. Each is named by its number behind a hash, counted from 0: ``stack.tif#12``.
+
+>>> import numpy as np, tempfile, pathlib
+>>> path = pathlib.Path(tempfile.mkdtemp()) / "section.png"
+>>> write_section(path, np.array([[0, 255, 7], [1, 2, 3]], np.uint8))
+>>> section = read_section(path)
+>>> section.array.tolist(), str(section.grid)
+([[0.0, 255.0, 7.0], [1.0, 2.0, 3.0]], '2x3 pixels of 1x1 mm')
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import struct
+import uuid
+import zlib
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pipeline.errors import DataError, PipelineError
+from pipeline.geometry import Grid
+from pipeline.io.nifti import Volume
+from pipeline.io.stream import cannot
+
+SECTION_SUFFIXES = (".png", ".tif", ".tiff")
+
+_FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF"}
+_GREY_MODES = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+_COLOUR_MODES = ("RGB", "RGBA", "LA")
+_LARGEST_EXACT = 2**24  # the whole numbers that float32 holds
+# What Pillow's decoders raise on files that are damaged.
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
+
+
+def is_section(path: str | PathLike[str]) -> bool:
+    """Whether the name says that a file holds sections.
+
+    >>> is_section("a/00.PNG"), is_section("stack.tif#3"), is_section("cbf.nii.gz")
+    (True, True, False)
+    """
+    return section_of(path)[0].suffix.lower() in SECTION_SUFFIXES
+
+
+def section_of(path: str | PathLike[str]) -> tuple[Path, int | None]:
+    """The file, and the number of the section in its stack; None where the path names none.
+
+    >>> section_of("stack.tif#3")[1], section_of("stack.tif")[1]
+    (3, None)
+    """
+    text = os.fspath(path)
+    match = re.fullmatch(r"(.*\.tiff?)#(\d+)", text, flags=re.IGNORECASE | re.DOTALL)
+    return (Path(match[1]), int(match[2])) if match else (Path(text), None)
+
+
+def count_sections(path: str | PathLike[str]) -> int:
+    """How many sections a file holds; a PNG file holds one.
+
+    Raises:
+        DataError: as `read_section`, as far as the header shows it.
+    """
+    with _opened(Path(path)) as image:
+        return int(getattr(image, "n_frames", 1))
+
+
+def read_section(path: str | PathLike[str]) -> Volume:
+    """Read one section, whole.
+
+    Args:
+        path: a ``.png``, ``.tif`` or ``.tiff`` file of grey values of 1, 8, 16 or 32 bits; of a stack with the
+            section's number, ``stack.tif#12``. One bit gives 0 and 255.
+
+    Returns:
+        Array (H, W) float32 of the stored values, not scaled; a grid of one millimetre per pixel. Three equal colour
+        channels are taken as grey, and ``repairs`` says so.
+
+    Raises:
+        DataError: no file, one that is not what its name says, damaged, in colour, with a palette or transparent; a
+            stack without a section's number, or a number that it lacks; NaN or infinite pixels.
+    """
+    file, number = section_of(path)
+    with _opened(file) as image:
+        frames = int(getattr(image, "n_frames", 1))
+        if number is None and frames > 1:
+            raise DataError(
+                f"a stack of {frames} sections",
+                file=file,
+                expected="one section",
+                fix=f"name the section, {file.name}#0 to #{frames - 1}, or save each as a file",
+            )
+        if number is not None and number >= frames:
+            raise DataError(f"section {number} of a file of {frames}", file=file, expected=f"0 to {frames - 1}")
+        if number:
+            image.seek(number)
+        array, repairs = _grey(image, file)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise DataError(
+            f"{np.count_nonzero(~np.isfinite(array))} pixels that are NaN or infinite",
+            file=file,
+            expected="finite values",
+        )
+    if array.dtype.kind in "iu" and np.abs(array, dtype=np.int64).max(initial=0) > _LARGEST_EXACT:
+        raise DataError(
+            f"values up to {array.max()}", file=file, expected=f"at most {_LARGEST_EXACT}", fix="save it in 16 bits"
+        )
+    return Volume(array.astype(np.float32), section_grid(array.shape), repairs)
+
+
+def read_section_grid(path: str | PathLike[str]) -> Grid:
+    """The grid of a section, from its file's header alone."""
+    file, number = section_of(path)
+    with _opened(file) as image:
+        if number:
+            image.seek(number)
+        return section_grid((image.height, image.width))
+
+
+def section_grid(shape: tuple[int, ...]) -> Grid:
+    """The grid of a section (H, W): one millimetre per pixel."""
+    return Grid(shape, np.eye(4))
+
+
+def write_section(path: str | PathLike[str], array: np.ndarray) -> None:
+    """Write one section so that the final name exists only when the file is whole; its folder is made.
+
+    Args:
+        path: ``.png`` for whole numbers up to 65535 (8 bits where they fit, otherwise 16); ``.tif`` or ``.tiff`` also
+            for float32.
+        array: (H, W).
+
+    Raises:
+        DataError: another shape, values that the file can't hold, a folder that can't be written to, a full disk, a
+            file that does not read back as it was written.
+    """
+    file, array = Path(path), np.asarray(array)
+    kind = _FORMATS.get(file.suffix.lower())
+    if kind is None:
+        raise DataError(f"a file named {file.name}", file=file, expected=" or ".join(SECTION_SUFFIXES))
+    stored = _as_stored(array, file, kind)
+    temporary = file.with_name(f".{uuid.uuid4().hex[:12]}{file.suffix.lower()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "xb") as raw:
+                Image.fromarray(stored).save(raw, format=kind)
+                raw.flush()
+                os.fsync(raw.fileno())
+            _verify(temporary, stored)
+            os.replace(temporary, file)
+        finally:
+            with contextlib.suppress(OSError):  # gone after the rename; the first error is the one that counts
+                temporary.unlink()
+    except OSError as error:
+        raise cannot(error, file, "written") from error
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Image.Image]:
+    """The image, its header read; what goes wrong while it is read comes out as a DataError that names the file."""
+    kind = _FORMATS.get(file.suffix.lower())
+    if kind is None:
+        raise DataError(
+            f"a file named {file.name}",
+            file=file,
+            expected=" or ".join(SECTION_SUFFIXES),
+            fix="save it as PNG or TIFF without loss",
+        )
+    if not file.exists():
+        raise DataError("no such file", file=file, expected="a PNG or TIFF image", fix="check the path")
+    if file.is_dir():
+        raise DataError("a folder", file=file, expected="a PNG or TIFF image", fix="give the file inside it")
+    if file.stat().st_size == 0:
+        raise DataError("an empty file (0 bytes)", file=file, expected=f"a {kind} image", fix="copy the file again")
+    try:
+        with open(file, "rb") as raw:
+            if kind == "PNG":
+                with Image.open(raw, formats=[kind]) as image:
+                    image.verify()  # every chunk's checksum, which reading the pixels skips
+                raw.seek(0)
+            with Image.open(raw, formats=[kind]) as image:
+                yield image
+    except PipelineError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise DataError(
+            f"a file that is no {kind} image", file=file, expected="what its name says", fix=f"save it as {kind}"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"a header that promises too many pixels ({error})", file=file, expected="a section", fix="cut it in parts"
+        ) from error
+    except PermissionError as error:
+        raise cannot(error, file, "read") from error
+    except _DAMAGE as error:
+        raise DataError(
+            f"a damaged {kind} image ({str(error).lower().rstrip('.') or type(error).__name__})",
+            file=file,
+            expected="a whole file",
+            fix="copy the file again from where it came",
+        ) from error
+
+
+def _grey(image: Image.Image, file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The stored values (H, W), and what was put right."""
+    if image.mode in _GREY_MODES:
+        array = np.asarray(image)
+        return (array.astype(np.uint8) * 255 if array.dtype == bool else array), ()
+    if image.mode in _COLOUR_MODES:
+        array = np.asarray(image)
+        colours = array[..., : 1 if image.mode == "LA" else 3]
+        opaque = image.mode == "RGB" or bool((array[..., -1] == 255).all())
+        if opaque and bool((colours == colours[..., :1]).all()):
+            return np.ascontiguousarray(colours[..., 0]), (f"{image.mode} with equal channels taken as grey",)
+        found = "an image in colour" if opaque else "an image with transparent pixels"
+        raise DataError(found, file=file, expected="grey values", fix="save it in grey, or each colour as a channel")
+    found = "an image with a palette" if image.mode == "P" else f"an image of the kind {image.mode}"
+    raise DataError(found, file=file, expected="grey values", fix="save it in grey")
+
+
+def _as_stored(array: np.ndarray, file: Path, kind: str) -> np.ndarray:
+    if array.ndim != 2 or not array.size:
+        raise DataError(f"an array of shape {array.shape}", file=file, expected="(H, W)")
+    if array.dtype.kind == "f" and kind == "TIFF":
+        if not np.isfinite(array).all():
+            raise DataError("values that are not all finite", file=file, expected="finite values")
+        return np.ascontiguousarray(array, dtype=np.float32)
+    if array.dtype.kind not in "uib" or int(array.min()) < 0 or int(array.max()) > 65535:
+        raise DataError(
+            f"{array.dtype} values from {array.min()} to {array.max()}",
+            file=file,
+            expected="whole numbers from 0 to 65535" + (" or float32" if kind == "TIFF" else ""),
+        )
+    return np.ascontiguousarray(array, dtype=np.uint8 if int(array.max()) <= 255 else np.uint16)
+
+
+def _verify(file: Path, stored: np.ndarray) -> None:
+    try:
+        whole = np.array_equal(read_section(file).array, stored.astype(np.float32))
+    except PipelineError as error:
+        raise OSError(errno.EIO, f"it does not read back: {error.found}") from error
+    if not whole:
+        raise OSError(errno.EIO, "it reads back with other pixels")
