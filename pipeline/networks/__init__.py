@@ -2,7 +2,8 @@
 
 To add one: write `pipeline/networks/<name>.py`, export the class here, list it once in
 `tests/contracts/test_networks.py` and give it `configs/networks/<name>_<2|3>d.yaml`. In training mode deep supervision
-returns a list, full resolution first; in eval mode and under TorchScript every network returns one tensor.
+returns a list, full resolution first; in eval mode and under TorchScript every network returns one tensor. An unpadded
+network says in `output_margin` how many voxels it loses per side and axis.
 """
 
 from pipeline.networks.multi_encoder_unet import MultiEncoderUNet
