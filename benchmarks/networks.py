@@ -2,7 +2,7 @@
 
     python benchmarks/networks.py [--threads 2] [--repeats 5] [--keep-memory]
     python benchmarks/networks.py --peers [ROW ...]    # 1x2x96^3 and 4x1x512^2; all rows, or some: unet-3d ...
-    python benchmarks/networks.py --norms      # instance norm against group norm with one channel per group
+    python benchmarks/networks.py --norms      # instance norm and up-convolution against torch's
 
 A ratio above 1 says how many times faster ours is. Candidates take turns, so that a drifting machine slows all
 of them; the median of the repeats counts. ``--keep-memory`` tells glibc to keep freed memory: bit-identical
@@ -26,6 +26,7 @@ from torch import nn
 import pipeline.networks
 from pipeline.networks import UNet
 from pipeline.networks.instance_norm import InstanceNorm
+from pipeline.networks.transposed_convolution import TransposedConvolution3d
 
 CHANNELS = (32, 64, 128, 256)
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last_3d}
@@ -203,6 +204,15 @@ def compare_peers(
 
 
 def compare_norms(repeats: int) -> None:
+    print(f"up-convolution, batch 1, 64 -> 32, 32^3 {'':7}{'torch ConvTranspose3d ms':>26}{'ours ms':>9}{'ratio':>7}")
+    for layout, memory_format in LAYOUTS.items():
+        x = torch.randn(1, 64, 32, 32, 32).contiguous(memory_format=memory_format).requires_grad_()
+        ups = {kind: kind(64, 32, 2, 2, bias=False) for kind in (nn.ConvTranspose3d, TransposedConvolution3d)}
+        for mode, make in (("forward", forward), ("forward+backward", forward_backward)):
+            runs = {kind.__name__: make(up.to(memory_format=memory_format), x, False) for kind, up in ups.items()}
+            theirs, ours = median_seconds(runs, repeats).values()
+            label = f"{mode}, float32, {layout}"
+            print(f"{label:38}{1e3 * theirs:19.2f}{1e3 * ours:9.2f}{theirs / ours:7.2f}", flush=True)
     print(f"batch 2, 32 channels, 40x56x40 {'':8}{'torch InstanceNorm3d ms':>26}{'ours ms':>9}{'ratio':>7}")
     for bf16 in (False, True):
         for layout, memory_format in LAYOUTS.items():

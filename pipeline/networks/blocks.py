@@ -14,6 +14,7 @@ from torch import nn
 
 from pipeline.errors import ConfigError
 from pipeline.networks.instance_norm import InstanceNorm
+from pipeline.networks.transposed_convolution import TransposedConvolution3d
 
 LEAKY_SLOPE = 0.01
 
@@ -83,7 +84,7 @@ def transposed_convolution(
     spatial_dims: int, in_channels: int, out_channels: int, stride: Sequence[int], bias: bool = False
 ) -> nn.Module:
     """Up-sampling by ``stride``. The kernel equals the stride: windows don't overlap, no checkerboard."""
-    kind: Any = nn.ConvTranspose2d if spatial_dims == 2 else nn.ConvTranspose3d
+    kind: Any = nn.ConvTranspose2d if spatial_dims == 2 else nn.ConvTranspose3d if bias else TransposedConvolution3d
     return kind(in_channels, out_channels, tuple(stride), tuple(stride), bias=bias)
 
 

@@ -36,10 +36,10 @@ class MultiEncoderUNet(nn.Module):
     On each level i the M feature maps (B, channels[i], *S_i) of the encoders are fused to one of the same shape, which
     is the skip of that level; from the fused deepest level on it is the decoder of :class:`UNet`.
 
-    **A missing modality** is one whose channels are 0 everywhere in the input (after normalisation), or one that
-    ``present`` marks. Its features are left out of every fusion, so that what its encoder makes of nothing reaches no
-    logit. In training, ``modality_dropout`` leaves out modalities that are there, so that the rest learns to do alone.
-    Where all channels are 0 (a window of pure air) nothing is missing: air is an answer too.
+    **A missing modality** is one whose channels are 0 everywhere in the input, or one that ``present`` marks; what adds
+    to an image (noise, an offset) must spare such a channel. Its features are left out of every fusion, so that what
+    its encoder makes of nothing reaches no logit. In training, ``modality_dropout`` leaves out modalities that are
+    there, so that the others learn to do alone. Where all channels are 0 (a window of pure air) nothing is missing.
 
     Args:
         spatial_dims: 2 or 3.

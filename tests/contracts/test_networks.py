@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from monai.data import MetaTensor
 
 from pipeline import networks
 from pipeline.errors import ConfigError
@@ -179,6 +180,19 @@ def test_channels_last_is_the_same_function_and_gradient(member):
     channels_last(network, dims)
     for got, want in zip(run(channels_last(x, dims)), expected, strict=True):
         torch.testing.assert_close(got.contiguous(), want, atol=1e-4, rtol=1e-3)
+
+
+def test_a_metatensor_trains_as_a_plain_tensor_does(member):
+    network, x = member
+    network, x = channels_last(network.train(), x.dim() - 2), channels_last(x, x.dim() - 2)
+    gradients = []
+    for image in (x, MetaTensor(x)):
+        network.zero_grad()
+        logits = network(image)
+        sum(level.square().mean() for level in (logits if isinstance(logits, list) else [logits])).backward()
+        gradients.append([p.grad.clone() for p in network.parameters()])
+    for mine, plain in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, plain, atol=1e-6, rtol=1e-5)
 
 
 def test_bfloat16_autocast_is_within_tolerance(member):
