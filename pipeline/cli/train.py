@@ -16,7 +16,11 @@ pipeline train stroke_perfusion_segmentation --data my_scans --budget 1h30m
 
 pipeline train hippocampus_mri_segmentation --data hippocampus max_epochs=50
 
+pipeline train hippocampus_mri_segmentation --data hippocampus network=unet_plus_plus
+
 pipeline train stroke_perfusion_segmentation --data my_scans --resume RUN
+
+Networks: multi_encoder_unet, unet, unet_3plus, unet_plus_plus, unet_published.
 """
 
 

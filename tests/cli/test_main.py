@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +36,12 @@ def test_help_lists_every_command_and_what_the_exit_status_means(pipeline):
     assert all(f" {name} " in output for name in COMMANDS)
     for meaning in ("0 all done", "1 failed", "2 the command line", "3 some cases were refused", "130 interrupted"):
         assert meaning in output
+
+
+def test_the_help_of_train_lists_every_network(pipeline):
+    files = (Path(__file__).parents[2] / "configs" / "networks").glob("*.yaml")
+    listed = pipeline("train", "--help", COLUMNS="120").output.partition("Networks: ")[2].partition(".")[0]
+    assert listed.split(", ") == sorted({file.stem.rpartition("_")[0] for file in files})
 
 
 def test_version(pipeline):
