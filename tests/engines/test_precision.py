@@ -31,6 +31,18 @@ def test_the_fastest_candidate_wins_and_all_timings_are_kept():
     assert set(chosen.seconds) == {candidate.name for candidate in candidates(CPU)}
 
 
+def test_long_steps_are_tried_as_often_as_they_must_be(monkeypatch):
+    clock, tried = [0.0], []
+
+    def step(precision):
+        tried.append(precision.name)
+        clock[0] += {torch.float32: 30.0, torch.bfloat16: 10.0}[precision.dtype]
+
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    assert fastest(step, CPU).dtype is torch.bfloat16
+    assert [tried.count(candidate.name) for candidate in candidates(CPU)] == [1, 1, 2, 2]
+
+
 def test_storage_order_changes_no_value():
     network = torch.nn.Conv3d(2, 4, 3, padding=1)
     image = torch.randn(1, 2, 5, 6, 7)
