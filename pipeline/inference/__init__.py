@@ -4,7 +4,7 @@ To add an inferer: a subclass of ``monai.inferers.Inferer`` in a file of its own
 on the inputs' own spatial size; name it here, and ``tests/contracts/test_inferers.py`` holds it to that.
 """
 
-from pipeline.inference.components import remove_components
+from pipeline.inference.components import remove_small_components
 from pipeline.inference.margin import inside_margin, output_margin
 from pipeline.inference.mirroring import mirrored
 from pipeline.inference.padding import pad
@@ -21,7 +21,7 @@ __all__ = [
     "output_margin",
     "own_grid",
     "pad",
-    "remove_components",
+    "remove_small_components",
     "restore_to_grid",
     "tile_corners",
     "window_corners",

@@ -15,7 +15,7 @@ from monai.utils import ensure_tuple_rep
 
 from pipeline.errors import ConfigError, GeometryError
 from pipeline.geometry import Grid
-from pipeline.inference.components import remove_components
+from pipeline.inference.components import remove_small_components
 
 TOLERANCE_VOXELS = 1e-3  # rounding in headers; interpolation over less than this is no interpolation
 
@@ -207,7 +207,6 @@ class Restored(MapTransform):
         probabilities_key: also store the probabilities (K, H, W, D) under this name; one per key.
         softmax: whether the scores are logits; False where they are probabilities already.
         minimum_component_ml: connected components of a class below this volume become background, 0 keeps all.
-        minimum_component_probability: so do those whose mean probability is below this, see `remove_components`.
         allow_missing_keys: pass items on that lack a key.
 
     Raises:
@@ -222,16 +221,10 @@ class Restored(MapTransform):
         probabilities_key: str | Sequence[str] | None = None,
         softmax: bool = True,
         minimum_component_ml: float = 0.0,
-        minimum_component_probability: float = 0.0,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        if not 0 <= minimum_component_probability < 1:
-            raise ConfigError(
-                f"minimum_component_probability={minimum_component_probability}", expected="at least 0 and below 1"
-            )
         self.minimum_component_ml = minimum_component_ml
-        self.minimum_component_probability = minimum_component_probability
         self.image_key = image_key
         self.probabilities_keys = ensure_tuple_rep(probabilities_key, len(self.keys))
         self.softmax = softmax
@@ -256,24 +249,16 @@ class Restored(MapTransform):
                 image.affine.cpu().numpy(),
                 grid,
                 softmax=self.softmax,
-                keep_probabilities=probabilities_key is not None or self.minimum_component_probability > 0,
+                keep_probabilities=probabilities_key is not None,
             )
-            if self.minimum_component_ml > 0 or self.minimum_component_probability > 0:
-                if self.minimum_component_ml > 0 and len(grid.shape) < 3:
+            if self.minimum_component_ml > 0:
+                if len(grid.shape) < 3:
                     raise ConfigError(
                         f"minimum_component_ml={self.minimum_component_ml} of a section", expected="0: it has no volume"
                     )
-                kept = remove_components(
-                    labels.cpu().numpy(),
-                    grid.voxel_volume_ml,
-                    minimum_ml=self.minimum_component_ml,
-                    probabilities=None if probabilities is None else probabilities.cpu().numpy(),
-                    minimum_probability=self.minimum_component_probability,
-                )
+                kept = remove_small_components(labels.cpu().numpy(), self.minimum_component_ml, grid.voxel_volume_ml)
                 labels = torch.from_numpy(kept).to(labels.device)
-            results = {key: labels[None]}
-            if probabilities_key is not None and probabilities is not None:
-                results[probabilities_key] = probabilities
+            results = {key: labels[None]} | ({} if probabilities is None else {probabilities_key: probabilities})
             for name, result in results.items():
                 item[name] = MetaTensor(result, affine=torch.tensor(grid.affine), meta=dict(carried))
         return item

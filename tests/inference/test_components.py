@@ -5,7 +5,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from pipeline.inference import Restored, remove_components
+from pipeline.inference import Restored, remove_small_components
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def labels():
 
 
 def test_components_below_the_volume_become_background(labels):
-    kept = remove_components(labels, 0.03, minimum_ml=0.27)
+    kept = remove_small_components(labels, minimum_ml=0.27, voxel_volume_ml=0.03)
     expected = np.zeros_like(labels)
     expected[0:2, 0:2, 0:2] = expected[2, 2, 2] = 1
     np.testing.assert_array_equal(kept, expected)
@@ -27,24 +27,14 @@ def test_components_below_the_volume_become_background(labels):
 
 
 def test_a_component_of_exactly_the_volume_stays(labels):
-    np.testing.assert_array_equal(remove_components(labels, 0.03, minimum_ml=0.06), labels)
-    assert (remove_components(labels, 0.03, minimum_ml=0.0601) == 2).sum() == 0
-
-
-def test_components_of_little_certainty_become_background(labels):
-    probabilities = np.full((3, *labels.shape), 0.9)
-    probabilities[1, 6, 6, 0:2] = 0.5, 0.7
-    kept = remove_components(labels, 0.03, probabilities=probabilities, minimum_probability=0.61)
-    np.testing.assert_array_equal(kept, np.where((labels == 1) & (probabilities[1] < 0.8), 0, labels))
-    np.testing.assert_array_equal(
-        remove_components(labels, 0.03, probabilities=probabilities, minimum_probability=0.59), labels
-    )
+    np.testing.assert_array_equal(remove_small_components(labels, 0.06, 0.03), labels)
+    assert (remove_small_components(labels, 0.0601, 0.03) == 2).sum() == 0
 
 
 def test_nothing_asked_or_nothing_there(labels):
-    np.testing.assert_array_equal(remove_components(labels, 1.0), labels)
+    np.testing.assert_array_equal(remove_small_components(labels, 0.0, 1.0), labels)
     empty = np.zeros((3, 3, 3), np.uint8)
-    np.testing.assert_array_equal(remove_components(empty, 1.0, minimum_ml=1.0), empty)
+    np.testing.assert_array_equal(remove_small_components(empty, 1.0, 1.0), empty)
 
 
 def test_restored_measures_volume_on_the_cases_own_grid():
@@ -57,7 +47,3 @@ def test_restored_measures_volume_on_the_cases_own_grid():
     restored = Restored(minimum_component_ml=0.1)({"image": image, "pred": logits})["pred"]
     assert restored.sum() == 4
     assert Restored()({"image": image, "pred": logits})["pred"].sum() == 6
-    logits[1, 0, 0, :] = 0.01  # as large as before, and hardly more probable than the background
-    certain = Restored(minimum_component_probability=0.6)({"image": image, "pred": logits})
-    assert certain["pred"].sum() == 4
-    assert set(certain) == {"image", "pred"}
