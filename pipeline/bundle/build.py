@@ -31,6 +31,10 @@ from pipeline.errors import BundleError, ConfigError
 _logger = logging.getLogger(__name__)
 
 
+class UnknownKeyError(ConfigError):
+    """A key that a config does not know."""
+
+
 @dataclass(frozen=True)
 class BuildResult:
     """What `build` did: the bundle's folder, its generated files, and those of them whose content changed."""
@@ -64,7 +68,7 @@ def build(
     """
     if not _delta_file(bundle).is_file():
         raise BundleError("no configs/bundle.yaml", file=bundle, fix="load a bundle of generated files as it is")
-    if network is not None and out is None:
+    if network is not None and (out is None or out.resolve() == bundle.resolve()):
         raise ConfigError(
             f"network={network} for the bundle's own files",
             expected="what bundle.yaml says",
@@ -227,12 +231,12 @@ def _require_matching_sizes(config: dict[str, Any], file: Path) -> None:
             )
 
 
-def _unknown_key(path: KeyPath, known: Iterable[str], configs: Iterable[dict[str, Any]], file: Any) -> ConfigError:
+def _unknown_key(path: KeyPath, known: Iterable[str], configs: Iterable[dict[str, Any]], file: Any) -> UnknownKeyError:
     near = nearest(path, known, configs)
     fix = None if near else f"take one of {', '.join(known)}"
     if "scheme" in known:  # a normalisation: each scheme has keys of its own
         fix = "for another scheme, write _replace_: true beside it: its keys then stand alone"
-    return ConfigError(
+    return UnknownKeyError(
         f"the unknown key {'#'.join(path)}",
         expected=f"a key that the config knows{' (nearest: ' + ', '.join(near) + ')' if near else ''}",
         fix=fix,

@@ -74,12 +74,15 @@ def train(
     _refuse(overrides, {"train#trainer#max_epochs": "max_epochs=N", "dataset_dir": "--data DATASET"})
     by_epochs = any(text.partition("=")[0] == "max_epochs" for text in overrides)
     for text in overrides:
-        if text.startswith("max_epochs=") and not text.partition("=")[2].strip().isdecimal():
+        value = text.partition("=")[2].strip()
+        if text.startswith("max_epochs=") and not (value.isdecimal() and int(value) > 0):
             raise ConfigError(text, expected="a whole number of epochs, at least 1")
     if resume is not None and not (Path(resume) / "checkpoints" / "last.pt").is_file():
         raise ConfigError(
             f"--resume {resume}, which has no checkpoints/last.pt", expected="a run that trained for at least one epoch"
         )
+    if resume is not None:
+        _refuse_foreign_to_weights(overrides)
     if resume is not None and out is not None:
         raise ConfigError("both --resume and --out", expected="--resume alone: the run goes on in its own folder")
     if by_epochs and budget_s is not None:
@@ -249,6 +252,12 @@ def _choose_part(config: dict[str, Any], weights: Path, overrides: Sequence[str]
     """Which cases an evaluation measures: those that the weights have not seen, unless an override says otherwise."""
     given = {parse_override(text)[0] for text in overrides}
     split = weights.with_name("split.json")
+    if split.is_file() and given & {"fold", "folds"} and not given & {"part", "split_file"}:
+        raise ConfigError(
+            "another fold than the one that these weights were trained with",
+            expected="the cases that they have not seen, which split.json beside them names",
+            fix="leave fold and folds out; or say part=validate, to measure a fold whose cases they may have seen",
+        )
     if "split_file" not in given:
         config["split_file"] = str(split) if split.is_file() else None
     if given & {"fold", "folds"}:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bundle.base import KINDS
-from pipeline.bundle.build import resolve
+from pipeline.bundle.build import UnknownKeyError, resolve
 from pipeline.bundle.overrides import Override, take_network
 from pipeline.errors import ConfigError
 
@@ -49,8 +49,10 @@ def _known_to(bundle: Path, kind: str, overrides: Sequence[str]) -> list[str]:
     def known(value: Override) -> bool:
         try:
             resolve(bundle, kind, overrides=[*choice, value])
-        except ConfigError:
+        except UnknownKeyError:
             return False
+        except ConfigError:
+            pass  # known, and valid beside the others alone, such as channels beside in_channels
         return True
 
     return [*choice, *(str(value) for value in values if known(value))]

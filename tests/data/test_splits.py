@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from pipeline.data import Split, k_fold, patient_of, read_split, write_split
+from pipeline.data import Split, fingerprint, k_fold, patient_of, read_split, write_split
 from pipeline.errors import ConfigError, DataError
 
 IDS = [f"sub-{i:02}_ses-{s}" for i in range(11) for s in (1, 2)]
@@ -58,3 +58,13 @@ def test_refuses_other_files(tmp_path, content, found):
         read_split(tmp_path / "split.json")
     with pytest.raises(DataError, match="can't be read"):
         read_split(tmp_path / "missing.json")
+
+
+def test_images_that_differ_behind_their_first_mebibyte_have_other_fingerprints(tmp_path):
+    empty_slices = bytes(2**20 + 352)
+    for name, voxels in (("a", b"\x01"), ("b", b"\x02"), ("c", b"\x01")):
+        (tmp_path / name).write_bytes(empty_slices + voxels * 2**20)
+    a, b, c = (fingerprint(tmp_path / name) for name in "abc")
+    assert a == c != b
+    (tmp_path / "short").write_bytes(b"one")
+    assert fingerprint(tmp_path / "short").endswith("-3")

@@ -1,0 +1,50 @@
+"""What a command decides before anything is trained or measured."""
+
+import pytest
+
+from pipeline.bundle import find_bundle
+from pipeline.bundle.run import _choose_part, train
+from pipeline.bundle.run_folder import _known_to
+from pipeline.errors import ConfigError
+
+
+def test_values_that_are_valid_together_alone_reach_every_config_of_the_run():
+    together = [
+        "channels=[cbf,mtt]",
+        "in_channels=2",
+        "normalization={_replace_: true, cbf: {scheme: z_score}, mtt: {scheme: z_score}}",
+    ]
+    overrides = [*together, "learning_rate=0.1", "max_epochs=1"]
+    assert _known_to(find_bundle("stroke_perfusion_segmentation"), "inference", overrides) == together
+
+
+def test_a_fold_that_the_weights_were_not_trained_with_is_refused(tmp_path):
+    weights = tmp_path / "model.pt"
+    config = {"part": "unseen", "split_file": "from the config"}
+    (tmp_path / "split.json").write_text("{}")
+    _choose_part(config, weights, [])
+    assert config == {"part": "unseen", "split_file": str(tmp_path / "split.json")}
+    with pytest.raises(ConfigError, match="leave fold and folds out"):
+        _choose_part(dict(config), weights, ["fold=1"])
+    _choose_part(config, weights, ["fold=1", "part=validate"])
+    assert config == {"part": "validate", "split_file": None}
+
+
+def test_weights_of_unknown_training_are_measured_on_all_cases(tmp_path, caplog):
+    config = {"part": "unseen", "split_file": "from the config"}
+    _choose_part(config, tmp_path / "model.pt", [])
+    assert config == {"part": "all", "split_file": None}
+    assert "not known" in caplog.text
+
+
+@pytest.mark.parametrize("epochs", ["0", "-1", "two", ""])
+def test_epochs_are_a_positive_number(epochs, tmp_path):
+    with pytest.raises(ConfigError, match="a whole number of epochs, at least 1"):
+        train("hippocampus_mri_segmentation", tmp_path, overrides=[f"max_epochs={epochs}"])
+
+
+def test_a_resumed_run_keeps_its_network(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.pt").touch()
+    with pytest.raises(ConfigError, match=r"network_def#norm=group for weights that were trained otherwise"):
+        train("hippocampus_mri_segmentation", tmp_path, resume=tmp_path, overrides=["network_def#norm=group"])
