@@ -53,10 +53,13 @@ class Base:
     def _network_file(self, name: str, spatial_dims: Any) -> Path:
         stem = f"{name}_{spatial_dims}d"
         if stem not in self.networks():
-            near = get_close_matches(stem, self.networks(), n=3)
+            end = f"_{spatial_dims}d"
+            names = [known.removesuffix(end) for known in self.networks() if known.endswith(end)]
+            near = get_close_matches(name.removesuffix(end), names, n=3)
             raise ConfigError(
-                f"network {name!r} for {spatial_dims} dimensions" + (f" (nearest: {', '.join(near)})" if near else ""),
-                expected=f"one of {', '.join(self.networks()) or 'no network file is there'}",
+                f"no network {name!r} for {spatial_dims} dimensions"
+                + (f" (nearest: {', '.join(near)})" if near else ""),
+                expected=f"one of {', '.join(names) or 'no network file is there'}",
                 file=self.configs / "networks",
             )
         return self.configs / "networks" / f"{stem}.yaml"

@@ -63,5 +63,5 @@ def find_bundle(name_or_path: str | PathLike[str]) -> Path:
     near = get_close_matches(path.name, shipped, n=3)
     raise BundleError(
         f"no bundle {name!r}" + (f" (nearest: {', '.join(near)})" if near else ""),
-        expected=f"a bundle's folder, or a shipped bundle: {', '.join(shipped) or 'none is shipped'}",
+        expected=f"a bundle's or a run's folder, or a shipped bundle: {', '.join(shipped) or 'none is shipped'}",
     )

@@ -11,7 +11,9 @@ import typer
 
 from pipeline.errors import ConfigError
 
-Bundle = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or the name of a shipped one.")]
+Bundle = Annotated[
+    str, typer.Argument(metavar="BUNDLE", help="A bundle's or a run's folder, or the name of a shipped bundle.")
+]
 Dataset = Annotated[
     Path,
     typer.Option(
@@ -30,7 +32,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="KEY=VALUE",
-        help="Values to change in the bundle's config; nested keys with # or ::, network=NAME for another network.",
+        help="Values to change in the bundle's config; nested keys with # or ::.",
         show_default=False,
     ),
 ]

@@ -294,11 +294,15 @@ def _complete(found, channels: Sequence[str], root: Path, require_label: bool, k
         image = {name: files[name][0] for name in channels if name in files}
         cases.append(Case(case_id, image, labels[0] if labels else None, relative))
     if problems:
+        shown = [*sorted(problems)[:5], *([f"and {len(problems) - 5} more"] if len(problems) > 5 else [])]
+        nowhere = [name for name in channels if not any(name in files for _, files, _ in found)]
         raise DataError(
-            f"{len(problems)} problem(s) in {len(cases)} cases:\n  " + "\n  ".join(sorted(problems)) + "\n",
+            f"{len(problems)} problem(s) in {len(cases)} cases:\n  " + "\n  ".join(shown) + "\n",
             file=root,
             expected=f"per case one file for {', '.join(channels)}" + (" and one label" if require_label else ""),
-            fix="add what is missing, or move these cases out of the dataset",
+            fix=f"no file ends in {' or '.join(nowhere)}: is this the bundle for these data?"
+            if nowhere
+            else "add what is missing, or move these cases out of the dataset",
         )
     if unlabelled:
         logger.warning("%d cases have no label and are left out: %s", len(unlabelled), ", ".join(sorted(unlabelled)))

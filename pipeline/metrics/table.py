@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.metrics.case import ClassResult
-from pipeline.metrics.summary import Row, Summary
+from pipeline.metrics.summary import ClassSummary, Row, Summary
 
 _COLUMNS = ("case_id", *(field.name for field in fields(ClassResult)), "diagonal_mm")
 
@@ -50,9 +50,11 @@ def write_summary(summary: Summary, path: str | PathLike[str]) -> None:
 def format_table(summary: Summary) -> str:
     """The summary for a console: aligned plain text, a line per class, and the mean where there are several classes.
 
-    ``HD95 mm`` is the mean where a distance exists; ``all cases`` has misses and false alarms at the image's diagonal.
+    ``HD95 mm`` is the mean where a distance exists, ``with misses`` has misses and false alarms at the diagonal.
+    Cases that neither have nor show a class count as Dice 1: where there are some, a line below says what the Dice is
+    on the others that have it.
     """
-    head = ("class", "N", "Dice [95% interval]", "IoU", "HD95 mm", "all cases", "missed", "false alarms", "absent")
+    head = ("class", "N", "Dice [95% interval]", "IoU", "HD95 mm", "with misses", "missed", "false alarms", "absent")
     lines: list[tuple[str, ...]] = [head]
     for line in (*summary.classes, summary.mean) if len(summary.classes) > 1 else summary.classes:
         dice = line.measures["dice"]
@@ -70,7 +72,18 @@ def format_table(summary: Summary) -> str:
         )
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     widths_and_cells = ([*zip(widths, line, strict=True)] for line in lines)
-    return "\n".join(
+    table = [
         "  ".join([name.ljust(width), *(cell.rjust(width) for width, cell in rest)])
         for (width, name), *rest in widths_and_cells
+    ]
+    return "\n".join(table + [_without_absent(line) for line in summary.classes if line.absent])
+
+
+def _without_absent(line: ClassSummary) -> str:
+    having = line.cases - line.absent - line.false_alarms
+    if not having:
+        return f"{line.class_name}: no case has it; its Dice is 1 where none is shown, 0 where one is"
+    dice = (line.measures["dice"].mean * line.cases - line.absent) / having
+    return (
+        f"{line.class_name}: Dice {dice:.3f} on the {having} cases that have it; {line.absent} neither have nor show it"
     )

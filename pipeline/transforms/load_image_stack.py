@@ -120,7 +120,7 @@ def load_label(
             f"label ids {', '.join(unknown)}",
             file=path,
             expected=f"ids out of {', '.join(map(str, sorted(known)))}",
-            fix="map the ids to the bundle's, or add them to its labels",
+            fix="map the ids to the bundle's, name them in its classes, or say in label_values what stands for them",
         )
     if value_of:
         found = ids.copy()

@@ -206,7 +206,7 @@ def test_overrides_by_name_and_by_yaml_value(bundle, configs):
         ("train#trainer#network#channels=3", "unknown key train#trainer#network#channels"),
         ("learning_rate=1e-4", "write 1.0e-4"),
         ("train#handlers#0#interval=2", "unknown key train#handlers#0"),
-        ("network=unt", r"network 'unt' for 3 dimensions.*one of residual_3d, small_2d, small_3d"),
+        ("network=unt", r"no network 'unt' for 3 dimensions.*one of residual, small"),
         ("run=[$@train#trainer.run(1)]", "expected a reference"),
     ],
 )

@@ -43,8 +43,17 @@ def test_a_miss_does_not_hide_behind_nine_perfect_cases(nine_perfect_one_missed)
     assert penalised.mean == pytest.approx(math.sqrt(10**2 + 10**2 + 20**2) / 10)
 
     heading, line = format_table(summarise(nine_perfect_one_missed)).splitlines()
-    assert " ".join(heading.split()) == "class N Dice [95% interval] IoU HD95 mm all cases missed false alarms absent"
+    assert " ".join(heading.split()) == "class N Dice [95% interval] IoU HD95 mm with misses missed false alarms absent"
     assert " ".join(line.split()) == "lesion 10 0.900 [0.700, 1.000] 0.900 0.00 2.45 1 0 0"
+
+
+def test_cases_without_the_class_are_told_from_those_with_it():
+    nothing = np.zeros(SHAPE, dtype=int)
+    rows = [*rows_of("a", lesion(1), lesion()), *rows_of("b", nothing, nothing), *rows_of("c", lesion(), nothing)]
+    last = format_table(summarise(rows)).splitlines()[-1]
+    assert last == "lesion: Dice 0.667 on the 1 cases that have it; 1 neither have nor show it"
+    only_absent = format_table(summarise(rows_of("b", nothing, nothing))).splitlines()[-1]
+    assert only_absent == "lesion: no case has it; its Dice is 1 where none is shown, 0 where one is"
 
 
 def test_statistics_by_hand():
