@@ -59,8 +59,8 @@ def each_section(entries: Sequence[Entry], label_names: Sequence[str]) -> list[E
 
     The number of sections stands in the file's header. Which section belongs to which is not known where the files of
     a case hold different numbers: a warning lists them, and every file that holds another number than the longest image
-    is refused, with the case's name, when it is loaded (see `pipeline.io.section`); so is one without a readable header.
-    The other cases go on, and so does a prediction from a whole image beside a label that was cut short.
+    is refused, with the case's name, when it is loaded (see `pipeline.io.section`); so is one without a readable
+    header. The other cases go on, and so does a prediction from a whole image beside a label that was cut short.
     """
     from pipeline.io import count_sections  # image libraries take a while to import, and most datasets need none here
 
