@@ -85,7 +85,7 @@ def find_cases(
     else:
         found = _from_folders(root, channels, suffixes)
     if spatial_dims == 2:
-        found = each_section(found)
+        found = each_section(found, LABEL_NAMES)
     cases = sorted(_complete(found, channels, root, require_label, keep_incomplete), key=lambda case: case.case_id)
     if not cases:
         raise DataError(
@@ -112,7 +112,8 @@ def data_list(
 ) -> list[dict]:
     """A dataset, or a part of it, as the list of items that MONAI's datasets take.
 
-    A case that lacks a channel is among them, and refused by name when it is loaded: the others go on.
+    A case that lacks a channel, or whose stacks do not fit together, is among them, and refused by name when it is
+    loaded: the others go on.
 
     Args:
         part: ``"train"``, ``"validate"``, ``"all"``, or ``"unseen"``: all but what ``split_file`` names for training.
@@ -144,7 +145,7 @@ def data_list(
             raise DataError("only cases that these weights were trained on", file=dataset_dir, expected="unseen cases")
     elif part != "all":
         ids = [case.case_id for case in cases]
-        split = read_split(split_file) if split_file else k_fold(ids, folds, fold, seed)
+        split = read_split(split_file) if split_file else k_fold(ids, folds, fold, seed, _stacks(cases, spatial_dims))
         wanted = set(_known(split, ids, split_file).train if part == "train" else split.validate)
         cases = [case for case in cases if case.case_id in wanted]
     return [
@@ -156,6 +157,21 @@ def data_list(
         | ({"label": str(case.label)} if case.label else {})
         for case in cases
     ]
+
+
+def _stacks(cases: Sequence[Case], spatial_dims: int) -> dict[str, tuple[str, int]]:
+    """Case id -> (id of its stack, number in it), of the cases that are sections of a stack."""
+    if spatial_dims != 2:
+        return {}
+    from pipeline.io import section_of  # importing the image libraries takes longer than listing most datasets
+
+    stacks = {}
+    for case in cases:
+        number = section_of(next(iter(case.image.values())))[1] if case.image else None
+        stack = case.case_id.removesuffix(f"_{number or 0:03d}")
+        if number is not None and stack != case.case_id:  # a file of one section keeps its id
+            stacks[case.case_id] = (stack, number)
+    return stacks
 
 
 def _known(split: Split, ids: Iterable[str], split_file) -> Split:

@@ -7,11 +7,14 @@ belongs to ``labels/fish/00.png`` and is case ``fish_00``.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 Entry = tuple[str, dict[str, list[Path]], Path]
 IMAGES, LABELS = "images", "labels"
@@ -51,35 +54,43 @@ def _files(folder: Path, suffixes: Sequence[str]) -> list[tuple[Path, Path, str]
     return result
 
 
-def each_section(entries: Sequence[Entry]) -> list[Entry]:
+def each_section(entries: Sequence[Entry], label_names: Sequence[str]) -> list[Entry]:
     """One case per section where a TIFF file holds several: case ``stack`` becomes ``stack_000``, ``stack_001``...
 
-    The number of sections stands in the file's header; a file without a readable one stays one case, which is refused
-    when it is loaded.
-
-    Raises:
-        DataError: files of one case that hold different numbers of sections.
+    The number of sections stands in the file's header. Which section belongs to which is not known where the files of
+    a case hold different numbers: a warning lists them, and every file that holds another number than the longest image
+    is refused, with the case's name, when it is loaded (see `pipeline.io.section`); so is one without a readable
+    header. The other cases go on, and so does a prediction from a whole image beside a label that was cut short.
     """
     from pipeline.io import count_sections  # image libraries take a while to import, and most datasets need none here
 
     cases: list[Entry] = []
     for case_id, files, folder in entries:
-        counts = {}
-        for path in (path for paths in files.values() for path in paths if path.suffix.lower() in (".tif", ".tiff")):
+        stacks = [path for paths in files.values() for path in paths if path.suffix.lower() in (".tif", ".tiff")]
+        counts: dict[Path, int | None] = {}
+        for path in stacks:
             try:
                 counts[path] = count_sections(path)
             except DataError:
-                counts[path] = 1
-        if max(counts.values(), default=1) == 1:
+                counts[path] = None
+        numbers = {path: counts.get(path, 1) for paths in files.values() for path in paths}
+        if all(number in (1, None) for number in numbers.values()):
             cases.append((case_id, files, folder))
             continue
-        numbers = {path: counts.get(path, 1) for paths in files.values() for path in paths}
+        images = [path for name, paths in files.items() if name not in label_names for path in paths]
+        total = max((numbers[path] or 0 for path in images), default=0)
+        if total == 0:  # no image can be read: one case, refused when it is loaded
+            cases.append((case_id, files, folder))
+            continue
+        ending = ""
         if len(set(numbers.values())) > 1:
-            listed = ", ".join(f"{path.name} {number}" for path, number in numbers.items())
-            raise DataError(
-                f"files of different numbers of sections ({listed})", case=case_id, expected="as many in each"
+            ending = f"of{total}"
+            listed = ", ".join(
+                f"{path.parent.name}/{path.name} {'no readable header' if number is None else number}"
+                for path, number in numbers.items()
             )
-        for number in range(max(counts.values())):
-            one = {name: [Path(f"{path}#{number}") for path in paths] for name, paths in files.items()}
-            cases.append((f"{case_id}_{number:03d}", one, folder))
+            logger.warning("case %s has files of different numbers of sections: %s", case_id, listed)
+        for number in range(total):
+            one = {name: [Path(f"{path}#{number}{ending}") for path in paths] for name, paths in files.items()}
+            cases.append((case_id if total == 1 else f"{case_id}_{number:03d}", one, folder))
     return cases

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -22,7 +22,8 @@ from pipeline.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class Split:
-    """Case ids of the two parts, each sorted; no patient is in both.
+    """Case ids of the two parts, each sorted; no patient is in both, and no stack of sections but where `k_fold` had
+    fewer than folds and cut them into blocks.
 
     ``fingerprints`` (case id -> `fingerprint` of its first channel) tell a case from another dataset's of the same id.
     """
@@ -60,25 +61,49 @@ def patient_of(case_id: str) -> str:
     return subject.group() if subject else case_id.split("_ses-")[0]
 
 
-def k_fold(case_ids: Iterable[str], folds: int = 5, fold: int = 0, seed: int = 0) -> Split:
+def k_fold(
+    case_ids: Iterable[str],
+    folds: int = 5,
+    fold: int = 0,
+    seed: int = 0,
+    stacks: Mapping[str, tuple[str, int]] | None = None,
+) -> Split:
     """One fold of a seeded k-fold split by patient.
 
     The patients' order comes from a hash of seed and id: it is the same on every platform and with every version of
     every library (numpy promises that only for its legacy generator), and does not depend on the order of the files.
     Where there are fewer patients than folds, each patient is a fold of its own.
 
+    Neighbouring sections of a stack are nearly copies: a stack is one patient, whole in one part. Where stacks leave
+    fewer patients than folds, as a single stack does, they are cut instead: the cases in the order of their stacks and
+    sections, part ``fold`` of ``folds`` equal contiguous blocks validates, and only the sections at a block's ends have
+    neighbours in training. The seed changes nothing there, and a stack that is named after a patient (``sub-01.tif``)
+    stays whole.
+
+    >>> stack = {f"one_{number:03d}": ("one", number) for number in range(6)}
+    >>> k_fold(stack, folds=3, fold=1, stacks=stack).validate
+    ('one_002', 'one_003')
+
     Args:
         case_ids: of all cases.
         folds: number of parts; at least 2.
         fold: which part validates, from 0.
         seed: another seed shuffles the patients anew.
+        stacks: case id -> (its stack, its number there), of the cases that are sections of a stack.
 
     Raises:
         ConfigError: a fold that does not exist.
         DataError: fewer than two patients.
     """
     cases = sorted(case_ids)
-    patients = sorted({patient_of(case) for case in cases}, key=lambda name: _rank(seed, name))
+    stacks = stacks or {}
+    patient = {case: patient_of(stacks[case][0] if case in stacks else case) for case in cases}
+    patients = sorted(set(patient.values()), key=lambda name: _rank(seed, name))
+    in_blocks = bool(stacks) and len(patients) < folds
+    if in_blocks:
+        patient = {case: patient_of(case) for case in cases}
+        ordered = sorted(cases, key=lambda case: stacks.get(case, (case, 0)))
+        patients = list(dict.fromkeys(patient[case] for case in ordered))
     if len(patients) < 2:
         raise DataError(
             f"{len(cases)} case(s) of {len(patients)} patient(s)",
@@ -90,10 +115,11 @@ def k_fold(case_ids: Iterable[str], folds: int = 5, fold: int = 0, seed: int = 0
     parts = min(folds, len(patients))
     if not 0 <= fold < parts:
         raise ConfigError(f"fold={fold}", expected=f"0 to {parts - 1} (folds={folds}, {len(patients)} patients)")
-    held_back = set(patients[fold::parts])
+    block = slice(len(patients) * fold // parts, len(patients) * (fold + 1) // parts)
+    held_back = set(patients[block if in_blocks else slice(fold, None, parts)])
     return Split(
-        train=tuple(case for case in cases if patient_of(case) not in held_back),
-        validate=tuple(case for case in cases if patient_of(case) in held_back),
+        train=tuple(case for case in cases if patient[case] not in held_back),
+        validate=tuple(case for case in cases if patient[case] in held_back),
     )
 
 

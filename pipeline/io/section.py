@@ -4,7 +4,8 @@ A section is stored as rows from top to bottom and columns from left to right: i
 pixel sizes that such files may hold are those of printers and screens as often as of specimens, so they are not read:
 the grid counts one millimetre per pixel, and every length "in mm" of a section is a number of pixels.
 
-A TIFF file may hold a stack of sections. Each is named by its number behind a hash, counted from 0: ``stack.tif#12``.
+A TIFF file may hold a stack of sections. Each is named by its number behind a hash, counted from 0: ``stack.tif#12``;
+``stack.tif#12of30`` is refused where the file holds another number of sections than 30.
 
 >>> import numpy as np, tempfile, pathlib
 >>> path = pathlib.Path(tempfile.mkdtemp()) / "section.png"
@@ -26,9 +27,11 @@ import zlib
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from pipeline.errors import DataError, PipelineError
 from pipeline.geometry import Grid
@@ -40,6 +43,11 @@ SECTION_SUFFIXES = (".png", ".tif", ".tiff")
 _FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF"}
 _GREY_MODES = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _COLOUR_MODES = ("RGB", "RGBA", "LA")
+_NUMBERED = re.compile(r"(.*\.(?:tiff?|png(?=#\d+of)))#(\d+)(?:of(\d+))?", flags=re.IGNORECASE | re.DOTALL)
+# TIFF 6.0, sections 3, 4 and 19: tags, and the words for the values of SampleFormat.
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_UNSIGNED, _SIGNED = 1, 2
+_NUMBERS = {_UNSIGNED: "whole", _SIGNED: "signed whole", 3: "floating point", 5: "complex", 6: "complex"}
 _LARGEST_EXACT = 2**24  # the whole numbers that float32 holds
 # What Pillow's decoders raise on files that are damaged.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
@@ -57,12 +65,11 @@ def is_section(path: str | PathLike[str]) -> bool:
 def section_of(path: str | PathLike[str]) -> tuple[Path, int | None]:
     """The file, and the number of the section in its stack; None where the path names none.
 
-    >>> section_of("stack.tif#3")[1], section_of("stack.tif")[1]
-    (3, None)
+    >>> section_of("stack.tif#3")[1], section_of("stack.tif#3of30")[1], section_of("stack.tif")[1]
+    (3, 3, None)
     """
-    text = os.fspath(path)
-    match = re.fullmatch(r"(.*\.tiff?)#(\d+)", text, flags=re.IGNORECASE | re.DOTALL)
-    return (Path(match[1]), int(match[2])) if match else (Path(text), None)
+    match = _NUMBERED.fullmatch(os.fspath(path))
+    return (Path(match[1]), int(match[2])) if match else (Path(path), None)
 
 
 def count_sections(path: str | PathLike[str]) -> int:
@@ -80,30 +87,23 @@ def read_section(path: str | PathLike[str]) -> Volume:
 
     Args:
         path: a ``.png``, ``.tif`` or ``.tiff`` file of grey values of 1, 8, 16 or 32 bits; of a stack with the
-            section's number, ``stack.tif#12``. One bit gives 0 and 255.
+            section's number, ``stack.tif#12``. One bit gives 0 and 255; 2 and 4 bits (a PNG's or TIFF's) give 0 to 3
+            and 0 to 15.
 
     Returns:
-        Array (H, W) float32 of the stored values, not scaled; a grid of one millimetre per pixel. Three equal colour
-        channels are taken as grey, and ``repairs`` says so.
+        Array (H, W) float32 of the stored values, not scaled, of a TIFF file up to 8 bits that counts from white
+        (WhiteIsZero) turned to count from black; a grid of one millimetre per pixel. Three equal colour channels of 8
+        bits are taken as grey, and ``repairs`` says so.
 
     Raises:
-        DataError: no file, one that is not what its name says, damaged, in colour, with a palette or transparent; a
-            stack without a section's number, or a number that it lacks; NaN or infinite pixels.
+        DataError: no file, one that is not what its name says, damaged, in colour, with a palette or transparent; of a
+            kind whose values would not come out as they are stored, such as colours of 16 bits; an animation; a stack
+            without a section's number, with a number that it lacks, or of another size than the name says; NaN or
+            infinite pixels.
     """
-    file, number = section_of(path)
+    file, _ = section_of(path)
     with _opened(file) as image:
-        frames = int(getattr(image, "n_frames", 1))
-        if number is None and frames > 1:
-            raise DataError(
-                f"a stack of {frames} sections",
-                file=file,
-                expected="one section",
-                fix=f"name the section, {file.name}#0 to #{frames - 1}, or save each as a file",
-            )
-        if number is not None and number >= frames:
-            raise DataError(f"section {number} of a file of {frames}", file=file, expected=f"0 to {frames - 1}")
-        if number:
-            image.seek(number)
+        _turn_to_section(image, path)
         array, repairs = _grey(image, file)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(
@@ -113,17 +113,18 @@ def read_section(path: str | PathLike[str]) -> Volume:
         )
     if array.dtype.kind in "iu" and np.abs(array, dtype=np.int64).max(initial=0) > _LARGEST_EXACT:
         raise DataError(
-            f"values up to {array.max()}", file=file, expected=f"at most {_LARGEST_EXACT}", fix="save it in 16 bits"
+            f"values from {array.min()} to {array.max()}",
+            file=file,
+            expected=f"at most {_LARGEST_EXACT} without their sign",
+            fix="save it in 16 bits",
         )
     return Volume(array.astype(np.float32), section_grid(array.shape), repairs)
 
 
 def read_section_grid(path: str | PathLike[str]) -> Grid:
     """The grid of a section, from its file's header alone."""
-    file, number = section_of(path)
-    with _opened(file) as image:
-        if number:
-            image.seek(number)
+    with _opened(section_of(path)[0]) as image:
+        _turn_to_section(image, path)
         return section_grid((image.height, image.width))
 
 
@@ -188,12 +189,30 @@ def _opened(file: Path) -> Iterator[Image.Image]:
             if kind == "PNG":
                 with Image.open(raw, formats=[kind]) as image:
                     image.verify()  # every chunk's checksum, which reading the pixels skips
-                raw.seek(0)
+            else:
+                _require_whole_directories(raw)
+            raw.seek(0)
             with Image.open(raw, formats=[kind]) as image:
+                frames = int(getattr(image, "n_frames", 1))
+                if kind == "PNG" and frames > 1:
+                    raise DataError(
+                        f"an animation of {frames} pictures",
+                        file=file,
+                        expected="one section",
+                        fix="save each as a file, or all as a TIFF stack",
+                    )
                 yield image
     except PipelineError:
         raise
     except Image.UnidentifiedImageError as error:
+        numbers = _tiff_numbers(file) if kind == "TIFF" else None
+        if numbers:
+            raise DataError(
+                f"a TIFF image of {numbers}",
+                file=file,
+                expected="grey values of 1, 8 or 16 bits, or float32",
+                fix="save it as float32 or in 16 bits",
+            ) from error
         raise DataError(
             f"a file that is no {kind} image", file=file, expected="what its name says", fix=f"save it as {kind}"
         ) from error
@@ -212,11 +231,136 @@ def _opened(file: Path) -> Iterator[Image.Image]:
         ) from error
 
 
+def _require_whole_directories(raw: BinaryIO) -> None:
+    """Follow a TIFF's chain of directories, one per section, to its end (TIFF 6.0, section 2; BigTIFF).
+
+    Pillow takes the first directory that was cut off for the last, so that a file cut short would be a shorter stack.
+
+    Raises:
+        EOFError: a directory that the file does not hold whole.
+    """
+    head = raw.read(4)
+    order = {b"II": "<", b"MM": ">"}.get(head[:2])
+    if order is None or len(head) < 4:
+        return  # no TIFF file: Pillow says so
+    big = struct.unpack(order + "H", head[2:4])[0] == 43
+    count_kind, entry_size, offset_kind = ("Q", 20, "Q") if big else ("H", 12, "I")
+
+    def number(kind: str) -> int:
+        content = raw.read(struct.calcsize(order + kind))
+        return int(struct.unpack(order + kind, content)[0])
+
+    seen: set[int] = set()
+    raw.seek(8 if big else 4)
+    try:
+        offset = number(offset_kind)
+        while offset and offset not in seen:
+            seen.add(offset)
+            raw.seek(offset)
+            raw.seek(entry_size * number(count_kind), os.SEEK_CUR)
+            offset = number(offset_kind)
+    except (struct.error, OverflowError) as error:
+        raise EOFError(f"it ends before section {max(len(seen) - 1, 0)}") from error
+
+
+def _turn_to_section(image: Image.Image, path: str | PathLike[str]) -> None:
+    """Go to the section that the path names; refuse a path that names none of the file's."""
+    file, number = section_of(path)
+    match, frames = _NUMBERED.fullmatch(os.fspath(path)), int(getattr(image, "n_frames", 1))
+    if match and match[3] and int(match[3]) != frames:
+        raise DataError(
+            f"{frames} section(s)",
+            file=file,
+            expected=f"{match[3]}, as many as the other files of this case hold",
+            fix="check that the files belong together, and that none was cut short",
+        )
+    if number is None and frames > 1:
+        raise DataError(
+            f"a stack of {frames} sections",
+            file=file,
+            expected="one section",
+            fix=f"name the section, {file.name}#0 to #{frames - 1}, or save each as a file",
+        )
+    if number is not None and number >= frames:
+        raise DataError(f"section {number} of a file of {frames}", file=file, expected=f"0 to {frames - 1}")
+    if number:
+        image.seek(number)
+
+
+def _tiff_numbers(file: Path) -> str | None:
+    """What numbers a TIFF file holds that Pillow can't open, in words, from its first directory.
+
+    None where there is none to be read, or where the numbers are not what stands in the way.
+    """
+    try:
+        with open(file, "rb") as raw:
+            head = raw.read(8)
+            if head[2:4] in (b"+\0", b"\0+"):  # 43: BigTIFF, with a longer header
+                head += raw.read(8)
+            directory = ImageFileDirectory_v2(head)
+            raw.seek(directory.next)
+            directory.load(raw)
+        bits, kind = directory[_BITS], directory.get(_SAMPLE_FORMAT, (_UNSIGNED,))[0]
+    except _DAMAGE:
+        return None
+    if kind == _UNSIGNED and tuple(bits) in ((1,), (2,), (4,), (8,), (16,)):
+        return None
+    order = ", the most significant byte first" if head[:2] == b"MM" else ""
+    per_pixel = f", {len(bits)} per pixel" if len(bits) > 1 else ""
+    return f"{_NUMBERS.get(kind, 'other')} numbers of {bits[0]} bits{per_pixel}{order}"
+
+
+def _depth(image: Image.Image, file: Path) -> tuple[int, int]:
+    """(bits of a value, SampleFormat), from the header.
+
+    Raises:
+        DataError: a kind that Pillow would hand over with other values than those that are stored.
+    """
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        every = tags.get(_BITS, (1,))
+        bits, sample = int(every[0]), int(tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))[0])
+        if sample == _SIGNED and bits <= 8:
+            raise DataError(f"signed values of {bits} bits", file=file, expected="unsigned ones", fix="save as float32")
+        if tags.get(_PHOTOMETRIC) == 0 and bits > 8:
+            raise DataError(
+                f"values of {bits} bits that count from white (WhiteIsZero)",
+                file=file,
+                expected="0 for black",
+                fix="save it with black as zero (BlackIsZero)",
+            )
+        if len(every) > len(image.getbands()):
+            raise DataError(
+                f"{len(every)} values per pixel", file=file, expected="one", fix="save each as a channel of its own"
+            )
+    else:
+        tiles = getattr(image, "tile", ())
+        raw_mode = tiles[0].args if tiles else image.mode
+        _, _, depth = str(raw_mode).partition(";")  # "L;4", "RGB;16B"
+        bits, sample = int(depth.rstrip("B") or 8), _UNSIGNED
+    if image.mode in _COLOUR_MODES and bits > 8:
+        raise DataError(
+            f"colours of {bits} bits", file=file, expected="grey values", fix="save it in grey, of 8 or 16 bits"
+        )
+    if "transparency" in image.info and image.mode != "P":
+        raise DataError(
+            "an image with transparent pixels", file=file, expected="grey values", fix="save it without transparency"
+        )
+    return bits, sample
+
+
 def _grey(image: Image.Image, file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     """The stored values (H, W), and what was put right."""
+    bits, sample = _depth(image, file)
     if image.mode in _GREY_MODES:
         array = np.asarray(image)
-        return (array.astype(np.uint8) * 255 if array.dtype == bool else array), ()
+        if image.mode == "1":
+            array = array.astype(np.uint8) * 255
+        elif image.mode == "L" and bits < 8:
+            array = array // (255 // (2**bits - 1))  # Pillow has spread them from 0 to 255
+        elif image.mode == "I" and (bits, sample) == (32, _UNSIGNED) and image.format == "TIFF":
+            array = array.view(np.uint32)  # Pillow's are signed
+        return array, ()
     if image.mode in _COLOUR_MODES:
         array = np.asarray(image)
         colours = array[..., : 1 if image.mode == "LA" else 3]

@@ -9,6 +9,7 @@ from PIL import Image
 
 from pipeline.data import Split, data_list, find_cases, fingerprint, read_split, write_split
 from pipeline.errors import ConfigError, DataError
+from pipeline.io import read_image
 
 PERFUSION = ["cbf", "cbv", "mtt"]
 
@@ -258,9 +259,60 @@ def test_every_section_of_a_stack_is_a_case(tmp_path):
     assert items[1]["label"] == f"{tmp_path / 'labels' / 's.tif'}#1"
     prints = [fingerprint(item["image"]["em"]) for item in items]
     assert len(set(prints)) == 4
-    sections(tmp_path, "labels/s.tif", number=2)
-    with pytest.raises(DataError, match=r"case s: .*s\.tif 3, s\.tif 2"):
-        find_cases(tmp_path, ["em"], spatial_dims=2)
+
+
+def test_stacks_that_do_not_fit_together_stop_no_other_case(tmp_path, caplog):
+    sections(tmp_path, "images/good.tif", "images/short.tif", "images/cut.tif", "images/one.tif", number=3)
+    sections(tmp_path, "labels/good.tif", "labels/cut.tif", number=3)
+    sections(tmp_path, "labels/short.tif", number=2)
+    sections(tmp_path, "labels/one.png", "images/long.png")
+    sections(tmp_path, "images/lost.tif", "labels/lost.tif", number=3)
+    lost = tmp_path / "images" / "lost.tif"
+    lost.write_bytes(lost.read_bytes()[:-300])
+    sections(tmp_path, "labels/long.tif", number=2)
+    cut = tmp_path / "labels" / "cut.tif"
+    cut.write_bytes(cut.read_bytes()[:-300])
+    items = {item["case_id"]: item for item in data_list(tmp_path, ["em"], spatial_dims=2)}
+    numbered = [f"{name}_{number:03d}" for name in ("cut", "good", "one", "short") for number in range(3)]
+    assert sorted(items) == sorted([*numbered, "long", "lost"])
+    with pytest.raises(DataError, match=r"images/lost\.tif: found a damaged TIFF"):
+        read_image(items.pop("lost")["image"]["em"])
+    assert "short has files of different numbers of sections: images/short.tif 3, labels/short.tif 2" in caplog.text
+    for case_id, item in items.items():
+        assert read_image(item["image"]["em"]).array.shape == (2, 3)  # a prediction goes on
+        fingerprint(item["image"]["em"])
+        if case_id.startswith("good"):
+            assert read_image(item["label"]).array.max() == int(case_id[-1])
+            continue
+        found = "damaged" if case_id.startswith("cut") else r"section\(s\); expected [13], as many as the other files"
+        with pytest.raises(DataError, match=found) as caught:
+            read_image(item["label"])
+        assert Path(caught.value.file).parent.name == "labels"
+    assert len(find_cases(tmp_path, ["em"], spatial_dims=2)) == len(items) + 1
+
+
+def test_sections_of_a_stack_are_in_one_part(tmp_path):
+    names = [f"{folder}/s{i}.tif" for i in range(5) for folder in ("images", "labels")]
+    sections(tmp_path / "many", *names, number=4)
+    held_back = set()
+    for fold in range(5):
+        ids = [item["case_id"] for item in data_list(tmp_path / "many", ["em"], "validate", fold=fold, spatial_dims=2)]
+        assert len(ids) == 4
+        assert len({case_id.rpartition("_")[0] for case_id in ids}) == 1
+        held_back |= set(ids)
+    assert len(held_back) == 20
+    sections(tmp_path / "single", "images/one.tif", "labels/one.tif", number=6)
+    parts = {
+        part: [
+            item["case_id"]
+            for item in data_list(tmp_path / "single", ["em"], part, folds=3, fold=1, seed=4, spatial_dims=2)
+        ]
+        for part in ("train", "validate")
+    }
+    assert parts == {"train": ["one_000", "one_001", "one_004", "one_005"], "validate": ["one_002", "one_003"]}
+    write_split(tmp_path / "split.json", Split(tuple(parts["train"]), tuple(parts["validate"])))
+    unseen = data_list(tmp_path / "single", ["em"], "unseen", split_file=tmp_path / "split.json", spatial_dims=2)
+    assert [item["case_id"] for item in unseen] == parts["validate"]
 
 
 def test_a_stack_that_cannot_be_read_does_not_stop_the_listing(tmp_path):

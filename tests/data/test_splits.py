@@ -36,6 +36,39 @@ def test_few_patients():
         k_fold(["a_ses-1", "a_ses-2"])
 
 
+def stack_of(name, number):
+    return {f"{name}_{i:03d}": (name, i) for i in range(number)}
+
+
+@pytest.mark.parametrize("names", [["one"], ["one", "two", "sub-01"]])
+def test_few_stacks_are_cut_into_blocks(names, tmp_path):
+    stacks = {case: place for name in names for case, place in stack_of(name, 1100).items()}
+    validated = []
+    for fold in range(4):
+        split = k_fold(stacks, folds=4, fold=fold, stacks=stacks)
+        assert sorted(split.train + split.validate) == sorted(stacks)
+        validated += split.validate
+        in_part = set(split.validate)
+        borders = [c for c, (n, i) in stacks.items() if i and (c in in_part) != (f"{n}_{i - 1:03d}" in in_part)]
+        assert len(borders) <= 2
+        assert sum(case.startswith("sub-01_") for case in in_part) in (0, 1100)
+        write_split(tmp_path / "split.json", split)
+        assert read_split(tmp_path / "split.json") == split
+    assert sorted(validated) == sorted(stacks)
+
+
+def test_stacks_are_whole_where_there_are_enough(tmp_path):
+    stacks = {case: place for name in ("a", "b_ses-1", "b_ses-2", "c") for case, place in stack_of(name, 5).items()}
+    cases = [*stacks, "d"]
+    for fold in range(4):
+        split = k_fold(cases, folds=4, fold=fold, stacks=stacks)
+        assert not {case.split("_")[0] for case in split.train} & {case.split("_")[0] for case in split.validate}
+        write_split(tmp_path / "split.json", split)
+        assert read_split(tmp_path / "split.json") == split
+    with pytest.raises(DataError, match=r"5 case\(s\) of 1 patient"):
+        k_fold(stack_of("sub-01", 5), stacks=stack_of("sub-01", 5))
+
+
 def test_round_trip(tmp_path):
     split = k_fold(IDS, seed=1)
     write_split(tmp_path / "split.json", split)

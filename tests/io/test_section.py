@@ -1,3 +1,4 @@
+import contextlib
 import struct
 import zlib
 
@@ -19,6 +20,106 @@ def stack(path, arrays, **options):
     return path
 
 
+def tiff(path, array, order="<", photometric=1, sample=None, bits=None):
+    """A TIFF by hand, of one strip: the oracle is the format itself (TIFF 6.0, sections 2, 4 and 19)."""
+    bits = bits or 8 * array.itemsize
+    colours = array.shape[2] if array.ndim == 3 else 1
+    fields = [(256, 4, (SIZE[1],)), (257, 4, (SIZE[0],)), (258, 3, (bits,) * colours), (259, 3, (1,))]
+    fields += [(262, 3, (photometric,)), (273, 4, (8,)), (277, 3, (colours,)), (278, 4, (SIZE[0],))]
+    fields += [(279, 4, (array.nbytes,))] + ([(339, 3, (sample,) * colours)] if sample else [])
+    head = struct.pack(order + "2sHI", b"II" if order == "<" else b"MM", 42, 8 + array.nbytes) + array.tobytes()
+    directory, far = b"", b""
+    for tag, kind, values in fields:
+        packed = struct.pack(order + "HI"[kind == 4] * len(values), *values)
+        if len(packed) > 4:  # behind the directory
+            place = len(head) + 2 + 12 * len(fields) + 4 + len(far)
+            far, packed = far + packed, struct.pack(order + "I", place)
+        directory += struct.pack(order + "HHI", tag, kind, len(values)) + packed.ljust(4, b"\0")
+    path.write_bytes(head + struct.pack(order + "H", len(fields)) + directory + bytes(4) + far)
+    return path
+
+
+def png(path, rows, bits, colour, *chunks):
+    """A PNG by hand: the oracle is the format itself (PNG 3rd edition, sections 5 and 11)."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", SIZE[1], SIZE[0], bits, colour, 0, 0, 0))
+    content = header + b"".join(chunk(*more) for more in chunks)
+    content += chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows))) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    return path
+
+
+def packed(array, bits):
+    """Rows of ``bits`` per value, each padded to whole bytes."""
+    every = (array[..., None] >> np.arange(bits)[::-1]) & 1
+    return np.packbits(every.reshape(len(array), -1), axis=1)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_values_of_2_and_4_bits_are_not_scaled(tmp_path, bits):
+    array = RNG.integers(0, 2**bits, SIZE).astype(np.uint8)
+    rows = packed(array, bits)
+    np.testing.assert_array_equal(
+        read_section(png(tmp_path / "a.png", [row.tobytes() for row in rows], bits, 0)).array, array
+    )
+    np.testing.assert_array_equal(read_section(tiff(tmp_path / "a.tif", rows, bits=bits)).array, array)
+    from_white = read_section(tiff(tmp_path / "white.tif", rows, bits=bits, photometric=0))
+    np.testing.assert_array_equal(from_white.array, 2**bits - 1 - array)
+
+
+@pytest.mark.parametrize(("colour", "channels"), [(2, 3), (4, 2), (6, 4)])
+def test_colours_of_16_bits_are_refused(tmp_path, colour, channels):
+    array = np.full((*SIZE, channels), 0xFFFF, ">u2")
+    array[..., : 3 if channels > 2 else 1] = 4660
+    path = png(tmp_path / "a.png", [row.tobytes() for row in array], 16, colour)
+    with pytest.raises(DataError, match="colours of 16 bits"):
+        read_section(path)
+    if channels == 3:
+        with pytest.raises(DataError, match="colours of 16 bits"):
+            read_section(tiff(tmp_path / "a.tif", array, ">", photometric=2))
+
+
+def test_named_transparent_values_are_refused(tmp_path):
+    array = RNG.integers(0, 256, SIZE).astype(np.uint8)
+    for name, image in (("grey", array), ("colour", np.dstack([array] * 3))):
+        key = b"\0\7" * (3 if image.ndim == 3 else 1)
+        rows = [row.tobytes() for row in image]
+        path = png(tmp_path / f"{name}.png", rows, 8, 2 if image.ndim == 3 else 0, (b"tRNS", key))
+        with pytest.raises(DataError, match="transparent pixels"):
+            read_section(path)
+
+
+def test_numbers_that_would_come_out_as_others_are_refused(tmp_path):
+    whole = RNG.integers(0, 100, SIZE)
+    for name, array, options, found in (
+        ("i1", (-whole).astype("i1"), {"sample": 2}, "signed values of 8 bits"),
+        ("white", whole.astype("<u2"), {"photometric": 0}, "16 bits that count from white"),
+        ("u4", np.full(SIZE, 4_000_000_000, "<u4"), {}, "values from 4000000000 to 4000000000"),
+        ("i4", np.full(SIZE, -50_000_000, "<i4"), {"sample": 2}, "values from -50000000 to -50000000"),
+        ("f2", whole.astype("<f2"), {"sample": 3}, "floating point numbers of 16 bits"),
+        ("f8", whole.astype("<f8"), {"sample": 3}, "floating point numbers of 64 bits"),
+        ("u4_big", whole.astype(">u4"), {"order": ">"}, "whole numbers of 32 bits, the most significant byte first"),
+        ("two", np.dstack([whole, whole]).astype("<u2"), {}, "whole numbers of 16 bits, 2 per pixel"),
+    ):
+        with pytest.raises(DataError, match=found) as caught:
+            read_section(tiff(tmp_path / f"{name}.tif", array, **options))
+        assert caught.value.fix, name
+    for name, array, sample in (("i2", (-whole).astype("<i2"), 2), ("u4s", whole.astype("<u4") * 9, 1)):
+        np.testing.assert_array_equal(read_section(tiff(tmp_path / f"{name}.tif", array, sample=sample)).array, array)
+    white = tiff(tmp_path / "white8.tif", whole.astype("u1"), photometric=0)
+    np.testing.assert_array_equal(read_section(white).array, 255 - whole)
+
+
+def test_an_animation_is_refused(tmp_path):
+    path = stack(tmp_path / "a.png", [np.full(SIZE, i, np.uint8) for i in range(2)])
+    for read in (read_section, read_image_grid, count_sections):
+        with pytest.raises(DataError, match=r"an animation of 2 pictures.*save each as a file"):
+            read(path)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".TIFF", ".PNG"])
 @pytest.mark.parametrize(("dtype", "high"), [("u1", 256), ("u2", 65536)])
 def test_reads_what_other_tools_write_without_scaling(tmp_path, suffix, dtype, high):
@@ -37,16 +138,7 @@ def test_reads_what_other_tools_write_without_scaling(tmp_path, suffix, dtype, h
 
 def test_big_endian_16_bits_float_and_one_bit(tmp_path):
     array = RNG.integers(0, 65536, SIZE).astype(np.uint16)
-    # A TIFF by hand, of one strip: the oracle is the format itself (TIFF 6.0, sections 2 and 4).
-    fields = [(256, 4, SIZE[1]), (257, 4, SIZE[0]), (258, 3, 16), (259, 3, 1), (262, 3, 1), (273, 4, 8)]
-    fields += [(277, 3, 1), (278, 4, SIZE[0]), (279, 4, array.nbytes)]
-    entries = b"".join(
-        struct.pack(">HHI", tag, kind, 1) + (struct.pack(">HH", value, 0) if kind == 3 else struct.pack(">I", value))
-        for tag, kind, value in fields
-    )
-    offset = 8 + array.nbytes
-    content = struct.pack(">2sHI", b"MM", 42, offset) + array.astype(">u2").tobytes()
-    (tmp_path / "big.tif").write_bytes(content + struct.pack(">H", len(fields)) + entries + struct.pack(">I", 0))
+    tiff(tmp_path / "big.tif", array.astype(">u2"), ">")
     np.testing.assert_array_equal(read_section(tmp_path / "big.tif").array, array)
 
     values = RNG.normal(size=SIZE).astype(np.float32)
@@ -67,10 +159,20 @@ def test_a_stack_is_read_section_by_section(tmp_path, compression):
         read_section(path)
     with pytest.raises(DataError, match="section 3 of a file of 3"):
         read_section(f"{path}#3")
+    np.testing.assert_array_equal(read_section(f"{path}#1of3").array, arrays[1])
+    for read in (read_section, read_image_grid):
+        with pytest.raises(DataError, match=r"3 section\(s\); expected 4, as many as the other files"):
+            read(f"{path}#1of4")
 
 
 def test_names():
     assert section_of("a/s.tiff#12")[1] == 12
+    assert [section_of(f"a/s.{name}")[1] for name in ("tif#2of12", "png#0of12", "png#0", "tif#of2")] == [
+        2,
+        0,
+        None,
+        None,
+    ]
     assert section_of("a/s#12/x.png") == section_of("a/s#12/x.png")
     assert [is_section(name) for name in ("x.tif", "x.nii", "x.nii.gz", "x.jpg", "x.png#1")] == [True, *[False] * 4]
 
@@ -132,6 +234,14 @@ def test_damage_is_found(tmp_path):
     tif.write_bytes(tif.read_bytes()[:-900])
     with pytest.raises(DataError, match=r"damaged|no TIFF"):
         read_section(tif)
+    stack(tif, [RNG.integers(0, 256, SIZE).astype(np.uint8) for _ in range(3)])
+    whole = tif.read_bytes()
+    for left in range(10, len(whole) - 1, 7):  # no shorter stack
+        tif.write_bytes(whole[:left])
+        with pytest.raises(DataError, match=r"damaged|no TIFF"):
+            read_section(f"{tif}#2")
+        with contextlib.suppress(DataError):
+            assert count_sections(tif) == 3  # where the pixels alone are cut off
     Image.fromarray(np.full(SIZE, np.nan, np.float32)).save(tmp_path / "nan.tif")
     with pytest.raises(DataError, match="35 pixels that are NaN"):
         read_section(tmp_path / "nan.tif")

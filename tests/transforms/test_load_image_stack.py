@@ -7,7 +7,9 @@ import pytest
 import torch
 from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
 from monai.transforms import Compose, Orientationd, Spacingd
+from PIL import Image
 
+from pipeline.data import data_list
 from pipeline.errors import ConfigError, DataError, GeometryError, LabelError
 from pipeline.geometry import Grid
 from pipeline.io import write_volume
@@ -212,3 +214,20 @@ def test_one_brain_stored_in_twelve_axis_orders_is_one_volume():
     for volume in volumes[1:]:
         assert torch.equal(volume.as_tensor(), volumes[0].as_tensor())
         np.testing.assert_allclose(volume.affine, volumes[0].affine, atol=1e-3)
+
+
+def test_a_stack_whose_label_is_shorter_is_refused_by_case_and_its_image_alone_is_not(tmp_path):
+    for folder, number in (("images", 3), ("labels", 2)):
+        (tmp_path / folder).mkdir()
+        first, *others = [Image.fromarray(np.full((3, 4), i, np.uint8)) for i in range(number)]
+        first.save(tmp_path / folder / "s.tif", save_all=True, append_images=others)
+    items = data_list(tmp_path, ["em"], spatial_dims=2)
+    assert len(items) == 3
+    for number, item in enumerate(items):
+        assert LoadImageStackd(keys=["image"], channels=["em"])(item)["image"].max() == number
+        with pytest.raises(DataError) as caught:
+            LoadImageStackd(channels=["em"])(item)
+        assert str(caught.value) == (
+            f"case s_00{number}, file {tmp_path}/labels/s.tif: found 2 section(s); expected 3, as many as the other "
+            "files of this case hold; to fix it: check that the files belong together, and that none was cut short"
+        )
