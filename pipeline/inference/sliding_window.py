@@ -38,7 +38,8 @@ class SlidingWindowInferer(Inferer):
 
     Args:
         roi_size: window size in voxels, margins included, one number or one per spatial axis; an entry that is None or
-            not positive means the whole axis.
+            not positive means the whole axis, and as many voxels more as the network needs: up to a multiple of its
+            ``total_stride``, or up to its ``input_size_for`` the image, where it names one.
         sw_batch_size: windows per call of the network.
         overlap: share of a window (of its labelled part, where there is a margin) that at least overlaps with the next,
             in [0, 1), one number or one per axis.
@@ -114,7 +115,7 @@ class SlidingWindowInferer(Inferer):
         overlap = self._per_axis("overlap", self.overlap, spatial_dims)
         margin = output_margin(network, spatial_dims)
         size = images.shape[2:]
-        window = fall_back_tuple(window, [n + 2 * m for n, m in zip(size, margin, strict=True)])
+        window = fall_back_tuple(window, _window_around(size, network, margin))
         tile = [w - 2 * m for w, m in zip(window, margin, strict=True)]
         _require("windows of", window, min(tile) > 0, f"more than twice the network's margin of {margin}")
 
@@ -248,9 +249,22 @@ def tile_corners(
     return list(product(*starts))
 
 
+def _window_around(size: Sequence[int], network: Any, margin: Sequence[int]) -> tuple[int, ...]:
+    """The smallest window that holds the whole image and that the network takes, as far as it tells what it takes."""
+    if not any(margin):
+        return tuple(ceil(n / step) * step for n, step in zip(size, _total_stride(network, len(size)), strict=True))
+    # Without padding, the sizes that fit are no multiples of the stride.
+    input_size_for = getattr(getattr(network, "module", network), "input_size_for", None)
+    if input_size_for is not None:
+        return tuple(input_size_for(size))
+    return tuple(n + 2 * m for n, m in zip(size, margin, strict=True))
+
+
 def _total_stride(network: Any, spatial_dims: int) -> tuple[int, ...]:
     stride = getattr(getattr(network, "module", network), "total_stride", (1,) * spatial_dims)
-    return tuple(int(step) for step in stride)
+    stride = tuple(int(step) for step in stride)
+    _require("a network with a total_stride of", stride, len(stride) == spatial_dims, f"{spatial_dims} spatial axes")
+    return stride
 
 
 def _box(corner: Sequence[int], size: Sequence[int]) -> Place:

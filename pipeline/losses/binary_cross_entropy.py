@@ -45,7 +45,7 @@ def binary_cross_entropy_loss(
         target: class ids, (B, 1, *S).
         weight: per voxel, (B, 1, *S), 0 or above.
         include_background: count channel 0 as well.
-        class_weights: one per class, (K,), the background included.
+        class_weights: one per class, (K,), 0 or above, the background included.
         ignore_label: id of voxels that count for nothing.
         normalization: ``"weights"`` (the sum of w), ``"voxels"`` or ``"sum"``.
 
@@ -62,7 +62,7 @@ def binary_cross_entropy_loss(
     >>> round(binary_cross_entropy_loss(logits, target, include_background=False).item(), 4)  # (ln 2 + ln 4/3) / 2
     0.4904
     """
-    check_class_weights(class_weights, logits.shape[1])
+    check_class_weights(class_weights, logits.shape[1], include_background)
     logits, ids, voxel_weight, counted = checked(logits, target, weight, ignore_label)
     first = 0 if include_background else 1
     z = logits.flatten(2)[:, first:].to(torch.promote_types(logits.dtype, torch.float32))
@@ -91,7 +91,7 @@ class BinaryCrossEntropyLoss(nn.Module):
         check_normalization(normalization)
         self.include_background, self.normalization = include_background, normalization
         self.class_weights: torch.Tensor | None
-        self.register_buffer("class_weights", class_weight_tensor(class_weights), persistent=False)
+        self.register_buffer("class_weights", class_weight_tensor(class_weights, include_background), persistent=False)
         self.ignore_label = ignore_label
         self.parts: dict[str, torch.Tensor] = {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -20,19 +21,28 @@ class ClassLoss(nn.Module):
     Args:
         class_weights: one per class, the background included.
         ignore_label: id of voxels that count for nothing.
+        include_background: whether class 0 counts: without it, another class needs a weight above 0.
 
     Attributes:
         parts: the value of the last call under the loss's ``name``, detached: what a logger shows.
+
+    Raises:
+        ConfigError: class weights that have no meaning, as :func:`check_class_weights` says.
     """
 
     name: str
     ratios = True
     squares = False
 
-    def __init__(self, class_weights: Sequence[float] | None = None, ignore_label: int | None = None) -> None:
+    def __init__(
+        self,
+        class_weights: Sequence[float] | None = None,
+        ignore_label: int | None = None,
+        include_background: bool = True,
+    ) -> None:
         super().__init__()
         self.class_weights: torch.Tensor | None
-        self.register_buffer("class_weights", class_weight_tensor(class_weights), persistent=False)
+        self.register_buffer("class_weights", class_weight_tensor(class_weights, include_background), persistent=False)
         self.ignore_label = ignore_label
         self.parts: dict[str, torch.Tensor] = {}
 
@@ -52,9 +62,9 @@ def mean_over_classes(loss: torch.Tensor, include_background: bool, class_weight
     """Mean of (B, K) losses over the samples and over the classes, the latter weighted; without class 0 if so asked.
 
     Raises:
-        ConfigError: not one weight per class.
+        ConfigError: class weights that have no meaning, as :func:`check_class_weights` says.
     """
-    check_class_weights(class_weights, loss.shape[1])
+    check_class_weights(class_weights, loss.shape[1], include_background)
     first = 0 if include_background else 1
     of_class = loss[:, first:].mean(0)
     if class_weights is None:
@@ -89,15 +99,45 @@ def check_normalization(normalization: str) -> None:
         raise ConfigError(f"normalization={normalization!r}", expected="weights, voxels or sum")
 
 
-def class_weight_tensor(class_weights: Sequence[float] | None) -> torch.Tensor | None:
-    """Weights as a float32 tensor (K,), from a config's list."""
-    return None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32)
+def class_weight_tensor(class_weights: Sequence[float] | None, include_background: bool = True) -> torch.Tensor | None:
+    """Weights as a float32 tensor (K,), from a config's list.
+
+    Raises:
+        ConfigError: as :func:`check_class_weights`, but for the number of classes, which is not known yet.
+    """
+    if class_weights is None:
+        return None
+    weights = torch.as_tensor(class_weights, dtype=torch.float32)
+    _check_values(weights, include_background)
+    return weights
 
 
-def check_class_weights(class_weights: torch.Tensor | None, classes: int) -> None:
-    """Raises ConfigError unless there is one weight per class, the background included."""
-    if class_weights is not None and class_weights.shape != (classes,):
+def check_class_weights(class_weights: torch.Tensor | None, classes: int, include_background: bool = True) -> None:
+    """Refuse weights that are not one per class (the background included), below 0, or 0 for all that count.
+
+    On a GPU, only their number: it would have to wait for their values. A module checks them when it is built.
+
+    Raises:
+        ConfigError: of those.
+    """
+    if class_weights is None:
+        return
+    if class_weights.shape != (classes,):
         raise ConfigError(
             f"class_weights of shape {tuple(class_weights.shape)}",
             expected=f"{classes} of them, one per class, the background included",
+        )
+    if class_weights.device.type == "cpu":
+        _check_values(class_weights, include_background)
+
+
+def _check_values(weights: torch.Tensor, include_background: bool) -> None:
+    listed = weights.flatten().tolist()
+    if not all(0 <= weight < math.inf for weight in listed):
+        raise ConfigError(f"class_weights {listed}", expected="finite numbers, 0 or above")
+    if not any(listed if include_background else listed[1:]):
+        raise ConfigError(
+            f"class_weights {listed}" + ("" if include_background else " without the background"),
+            expected="a weight above 0 for a class that counts",
+            fix="give a class of the foreground a weight" + ("" if include_background else ", or include_background"),
         )

@@ -47,7 +47,8 @@ def coded_dice_loss(
         positive_weight, negative_weight: u, above 0.
         include_background: count class 0 as well.
         batch_dice: sum over all samples before the ratio, as one volume.
-        class_weights: one per class, (K,), the background included; the mean over classes is weighted by them.
+        class_weights: one per class, (K,), 0 or above, the background included; the mean over classes is
+            weighted by them.
         ignore_label: id of voxels that count for nothing.
 
     Returns:
@@ -112,7 +113,7 @@ class CodedDiceLoss(ClassLoss):
         class_weights: Sequence[float] | None = None,
         ignore_label: int | None = None,
     ) -> None:
-        super().__init__(class_weights, ignore_label)
+        super().__init__(class_weights, ignore_label, include_background)
         _check(positive_weight, negative_weight)
         self.positive_weight, self.negative_weight = positive_weight, negative_weight
         self.include_background, self.batch_dice = include_background, batch_dice

@@ -108,7 +108,7 @@ class DiceCrossEntropy(ClassLoss):
         parts: ``dice`` and ``cross_entropy`` of the last call, before their factors, detached: what a logger shows.
 
     Raises:
-        ConfigError: shapes that do not fit together.
+        ConfigError: shapes that do not fit together; class weights below 0, or 0 for all classes that Dice counts.
 
     >>> loss = DiceCrossEntropy()
     >>> value = loss(torch.zeros(1, 2, 4, 4), torch.ones(1, 1, 4, 4))  # p = 1/2 everywhere: 1/3 + ln 2
@@ -130,7 +130,7 @@ class DiceCrossEntropy(ClassLoss):
         squared: bool = False,
         normalization: str = "weights",
     ) -> None:
-        super().__init__(class_weights, ignore_label)
+        super().__init__(class_weights, ignore_label, include_background)
         check_normalization(normalization)
         self.dice_weight, self.cross_entropy_weight = dice_weight, cross_entropy_weight
         self.include_background, self.batch_dice, self.smooth = include_background, batch_dice, smooth

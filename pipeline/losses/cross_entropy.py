@@ -42,7 +42,7 @@ def cross_entropy_loss(
         logits: (B, K, *S).
         target: class ids, (B, 1, *S).
         weight: per voxel, (B, 1, *S), 0 or above.
-        class_weights: one per class, (K,).
+        class_weights: one per class, (K,), 0 or above.
         ignore_label: id of voxels that count for nothing.
         normalization: ``"weights"``, ``"voxels"`` or ``"sum"``.
 

@@ -43,7 +43,8 @@ def dice_loss(
         batch_dice: sum over all samples before the ratio, as one volume: steadier where a class is absent from
             many patches.
         smooth: s above, in voxels.
-        class_weights: one per class, (K,), the background included; the mean over classes is weighted by them.
+        class_weights: one per class, (K,), 0 or above, the background included; the mean over classes is
+            weighted by them.
         ignore_label: id of voxels that count for nothing.
         squared: p squared in the denominator, as V-Net has it: its gradient pulls less at voxels that are nearly right.
 
@@ -51,7 +52,7 @@ def dice_loss(
         A scalar from 0 to 1.
 
     Raises:
-        ConfigError: shapes that do not fit together.
+        ConfigError: shapes that do not fit together; class weights below 0, or 0 for all classes that count.
 
     >>> logits = torch.tensor([[[0.0, 0.0], [0.0, 1.0986123]]])  # p = 1/2, 1/2 in one voxel, 1/4, 3/4 in the next
     >>> round(dice_loss(logits, torch.tensor([[[0, 1]]])).item(), 4)  # 1 - 2 * 3/4 / (5/4 + 1)
@@ -92,12 +93,17 @@ def generalized_dice_loss(
     r"""One minus one soft Dice of all classes together, each weighted by the inverse of its squared volume.
 
     .. math:: L = 1 - \frac{2 \sum_k v_k \sum_i w_i p_{ik} g_{ik} + s}{\sum_k v_k \sum_i w_i (p_{ik} + g_{ik}) + s},
-        \qquad v_k = \frac{c_k}{(\sum_i w_i g_{ik})^2}
+        \qquad v_k \propto \frac{c_k}{(\sum_i w_i g_{ik})^2}, \quad \max_k v_k = 1
 
-    Symbols as in :func:`dice_loss`; c is ``class_weights``. A class that is absent has no inverse volume: it gets the
-    largest v of the classes present, and where all are absent each gets v = 1.
+    Symbols as in :func:`dice_loss`; c is ``class_weights``. A class that is absent has no inverse volume: it gets that
+    of the smallest class present, and where all are absent they get the same. The paper needs no scale for v, having no
+    s; with a largest v of 1, s is in voxels (of the class that counts most) however large the objects are.
 
     Args, Returns, Raises: as :func:`dice_loss`.
+
+    >>> logits = torch.tensor([[[0.0, 0.0], [0.0, 1.0986123]]])  # p = 1/2, 1/2 in one voxel, 1/4, 3/4 in the next
+    >>> round(generalized_dice_loss(logits, torch.tensor([[[0, 1]]])).item(), 4)  # one class: its Dice
+    0.3333
     """
     sums = softmax_sums(logits, target, weight, ignore_label)
     return generalized_dice_of(sums, include_background, batch_dice, smooth, class_weights)
@@ -113,12 +119,12 @@ def generalized_dice_of(
     if batch_dice:
         overlap, total, reference = (x.sum(0, keepdim=True) for x in (overlap, total, reference))
     present = reference > 0
-    inverse = torch.where(present, 1 / torch.where(present, reference, 1) ** 2, 0)
-    largest = inverse.amax(1, keepdim=True)
-    inverse = torch.where(present, inverse, torch.where(largest > 0, largest, 1))
+    smallest = torch.where(present, reference, torch.inf).amin(1, keepdim=True)
+    inverse = torch.where(present, (smallest / torch.where(present, reference, 1)) ** 2, 1)
     if class_weights is not None:
-        check_class_weights(class_weights, sums.reference.shape[1])
+        check_class_weights(class_weights, sums.reference.shape[1], include_background)
         inverse = inverse * class_weights[first:].to(inverse)
+        inverse = inverse / inverse.amax(1, keepdim=True)
     ratio = (2 * (inverse * overlap).sum(1) + smooth) / ((inverse * total).sum(1) + smooth)
     return (1 - ratio).mean()
 
@@ -137,7 +143,7 @@ class DiceLoss(ClassLoss):
         ignore_label: int | None = None,
         squared: bool = False,
     ) -> None:
-        super().__init__(class_weights, ignore_label)
+        super().__init__(class_weights, ignore_label, include_background)
         self.include_background, self.batch_dice, self.smooth = include_background, batch_dice, smooth
         self.squares = squared
 
@@ -160,7 +166,7 @@ class GeneralizedDiceLoss(ClassLoss):
         class_weights: Sequence[float] | None = None,
         ignore_label: int | None = None,
     ) -> None:
-        super().__init__(class_weights, ignore_label)
+        super().__init__(class_weights, ignore_label, include_background)
         self.include_background, self.batch_dice, self.smooth = include_background, batch_dice, smooth
 
     def of(self, sums: SoftmaxSums) -> torch.Tensor:

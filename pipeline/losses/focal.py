@@ -38,7 +38,7 @@ def focal_loss(
         target: class ids, (B, 1, *S).
         weight: per voxel, (B, 1, *S), 0 or above.
         gamma: 0 or above; the paper's best is 2.
-        class_weights: one per class, (K,).
+        class_weights: one per class, (K,), 0 or above.
         ignore_label: id of voxels that count for nothing.
         normalization: ``"weights"``, ``"voxels"`` or ``"sum"``.
 

@@ -38,14 +38,15 @@ def iou_loss(
         include_background: count class 0 as well.
         batch_iou: sum over all samples before the ratio, as one volume.
         smooth: s above, in voxels; what an absent class costs, as in :func:`pipeline.losses.dice_loss`.
-        class_weights: one per class, (K,), the background included; the mean over classes is weighted by them.
+        class_weights: one per class, (K,), 0 or above, the background included; the mean over classes is
+            weighted by them.
         ignore_label: id of voxels that count for nothing.
 
     Returns:
         A scalar from 0 to 1.
 
     Raises:
-        ConfigError: shapes that do not fit together.
+        ConfigError: shapes that do not fit together; class weights below 0, or 0 for all classes that count.
 
     >>> logits = torch.tensor([[[0.0, 0.0], [0.0, 1.0986123]]])  # p = 1/2, 1/2 in one voxel, 1/4, 3/4 in the next
     >>> round(iou_loss(logits, torch.tensor([[[0, 1]]])).item(), 4)  # 1 - 3/4 / (5/4 + 1 - 3/4)
@@ -78,7 +79,7 @@ class IoULoss(ClassLoss):
         class_weights: Sequence[float] | None = None,
         ignore_label: int | None = None,
     ) -> None:
-        super().__init__(class_weights, ignore_label)
+        super().__init__(class_weights, ignore_label, include_background)
         self.include_background, self.batch_iou, self.smooth = include_background, batch_iou, smooth
 
     def of(self, sums: SoftmaxSums) -> torch.Tensor:

@@ -67,7 +67,8 @@ def ms_ssim_loss(
         luminance: the first of the two ratios at ``"every_scale"``, as UNet 3+ has it, or at the ``"last_scale"``
             alone, as Wang et al. and MONAI's metric have it.
         include_background: count class 0 as well.
-        class_weights: one per class, (K,), the background included; the mean over classes is weighted by them.
+        class_weights: one per class, (K,), 0 or above, the background included; the mean over classes is
+            weighted by them.
         ignore_label: id of voxels that count for nothing.
 
     Returns:
@@ -83,7 +84,7 @@ def ms_ssim_loss(
     0.0
     """
     _check(scales, luminance)
-    check_class_weights(class_weights, logits.shape[1])
+    check_class_weights(class_weights, logits.shape[1], include_background)
     logits, ids, voxel_weight, _ = checked(logits, target, weight, ignore_label)
     first, size = 0 if include_background else 1, logits.shape[2:]
     exact = torch.promote_types(logits.dtype, torch.float32)
@@ -196,7 +197,7 @@ class MSSSIMLoss(nn.Module):
         _check(scales, luminance)
         self.scales, self.luminance, self.include_background = scales, luminance, include_background
         self.class_weights: torch.Tensor | None
-        self.register_buffer("class_weights", class_weight_tensor(class_weights), persistent=False)
+        self.register_buffer("class_weights", class_weight_tensor(class_weights, include_background), persistent=False)
         self.ignore_label = ignore_label
         self.parts: dict[str, torch.Tensor] = {}
 

@@ -109,7 +109,7 @@ def checked(
     weights = None if weight is None else weight.detach().as_subclass(torch.Tensor).flatten(1).to(exact)
     if ignore_label is None:
         return logits, ids, weights, torch.tensor(float(ids.numel()), device=ids.device, dtype=exact)
-    keep = ids != ignore_label
+    keep = ids.long() != ignore_label  # in a type of few bits, -1 would be 255
     weights = keep.to(exact) if weights is None else weights * keep
     return logits, torch.where(keep, ids, 0), weights, keep.sum(dtype=exact)
 
@@ -129,8 +129,10 @@ class _SoftmaxSums(torch.autograd.Function):
     def forward(ctx: Any, logits: torch.Tensor, ids: torch.Tensor, weight: Any, ratios: bool, squares: bool) -> Any:
         batch, classes, voxels = logits.shape
         exact = torch.promote_types(logits.dtype, torch.float32)
-        # overlap, predicted, reference, overlap_squared, predicted_squared
-        sums = logits.new_zeros((5, batch, classes), dtype=exact)
+        # overlap, predicted, reference, overlap_squared, predicted_squared. A CPU adds up the sums of many blocks: in
+        # float64, so that it rounds nothing away.
+        in_blocks = torch.float64 if logits.device.type == "cpu" else exact
+        sums = logits.new_zeros((5, batch, classes), dtype=in_blocks)
         ctx.block = _block(logits)
         in_one = ctx.block >= voxels  # then nothing is copied together
         p = logits.new_empty((0,) if in_one else logits.shape, dtype=exact)
@@ -159,7 +161,7 @@ class _SoftmaxSums(torch.autograd.Function):
                         sums[4] += _over_voxels(block_p**2, w)
         ctx.ratios, ctx.squares, ctx.kind = ratios, squares, logits.dtype
         ctx.save_for_backward(p, log_p, ids, weight)
-        outputs = (log_p, *(each.clone() for each in sums))
+        outputs = (log_p, *(each.to(exact, copy=True) for each in sums))
         ctx.mark_non_differentiable(outputs[3])
         return outputs
 
@@ -212,11 +214,18 @@ def _block(logits: torch.Tensor) -> int:
 def _per_class(values: torch.Tensor, target: torch.Tensor, classes: int) -> torch.Tensor:
     """Sum of (B, n) values over the voxels of each class, (B, K)."""
     if values.device.type == "cpu":
-        return values.new_zeros((len(values), classes)).scatter_add_(1, target, values)
+        # One after the other: in float32, half a million of them would be wrong by 0.5 %.
+        zeros = values.new_zeros((len(values), classes), dtype=torch.float64)
+        return zeros.scatter_add_(1, target, values.double())
     # Many threads adding to few numbers would wait for each other, and in an order that no run repeats.
     return torch.stack([(values * (target == k)).sum(1) for k in range(classes)], dim=1)
 
 
 def _over_voxels(values: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
     """Sum of (B, K, n) values over the voxels, each times its weight, (B, K)."""
-    return values.sum(2) if weight is None else torch.bmm(values, weight[:, :, None])[:, :, 0]
+    if weight is None:
+        return values.sum(2)
+    if values.device.type == "cpu":
+        # Torch's sum adds pairs of pairs; a product of matrices adds one after the other, and is no faster.
+        return (values * weight[:, None]).sum(2)
+    return torch.bmm(values, weight[:, :, None])[:, :, 0]

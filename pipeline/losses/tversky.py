@@ -45,7 +45,8 @@ def tversky_loss(
         include_background: count class 0 as well.
         batch_tversky: sum over all samples before the ratio, as one volume.
         smooth: s above, in voxels.
-        class_weights: one per class, (K,), the background included; the mean over classes is weighted by them.
+        class_weights: one per class, (K,), 0 or above, the background included; the mean over classes is
+            weighted by them.
         ignore_label: id of voxels that count for nothing.
 
     Returns:
@@ -100,7 +101,7 @@ class TverskyLoss(ClassLoss):
         class_weights: Sequence[float] | None = None,
         ignore_label: int | None = None,
     ) -> None:
-        super().__init__(class_weights, ignore_label)
+        super().__init__(class_weights, ignore_label, include_background)
         _check(alpha, beta)
         self.alpha, self.beta = alpha, beta
         self.include_background, self.batch_tversky, self.smooth = include_background, batch_tversky, smooth

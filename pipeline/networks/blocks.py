@@ -6,7 +6,7 @@ Shapes: B batch, C channels, ``*S`` two or three spatial axes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -42,12 +42,21 @@ def norm_layer(norm: str, spatial_dims: int, channels: int) -> nn.Module:
     raise ConfigError(f"norm {norm!r}", expected="'instance', 'batch', 'group' or 'none'")
 
 
-def norm_takes_one_voxel(norm: str, channels: int) -> bool:
-    """Whether a feature map of one voxel survives the norm: alone in its group it becomes a constant.
+def norms_take_one_voxel(modules: Iterable[nn.Module]) -> tuple[bool, bool]:
+    """Whether feature maps of one voxel survive every norm within: alone in its group, a voxel becomes a constant.
 
-    Instance norm has nothing beside it, batch norm the rest of the batch, group norm the rest of the group.
+    Instance norm has nothing beside it, group norm the rest of the group, batch norm in training the rest of the batch
+    and else the statistics that it has learned.
+
+    Returns:
+        Two answers: for a batch of several, or in eval mode; and for one sample alone in training.
     """
-    return norm in ("batch", "none") or (norm == "group" and channels > math.gcd(NORM_GROUPS, channels))
+    layers = [layer for module in modules for layer in module.modules()]
+    survives = not any(
+        isinstance(layer, InstanceNorm) or (isinstance(layer, nn.GroupNorm) and layer.num_groups == layer.num_channels)
+        for layer in layers
+    )
+    return survives, survives and not any(isinstance(layer, nn.BatchNorm2d | nn.BatchNorm3d) for layer in layers)
 
 
 def activation_layer(activation: str) -> nn.Module:
@@ -190,7 +199,7 @@ def check_input_size(size: Sequence[int], total_stride: Sequence[int], one_voxel
     Args:
         size: spatial size of the input, voxels per axis.
         total_stride: by how much the network shrinks it down to its deepest level.
-        one_voxel_allowed: whether the deepest level may have one voxel: an instance norm turns it into a constant.
+        one_voxel_allowed: whether the deepest level may have one voxel, see `norms_take_one_voxel`.
 
     Raises:
         ConfigError: names the nearest sizes to use. It is a config's fault, not a case's: patches and windows are cut
@@ -215,6 +224,6 @@ def check_input_size(size: Sequence[int], total_stride: Sequence[int], one_voxel
         doubled = [n * 2 for n in size]
         raise ConfigError(
             f"an input of {' x '.join(map(str, size))} voxels, one voxel at the network's deepest level",
-            expected=f"more than the total stride {stride} along an axis: a norm turns one voxel alone to zero",
+            expected=f"more than the total stride {stride} along an axis: a norm has no statistics of one voxel alone",
             fix=f"use a patch or window of {' x '.join(map(str, doubled))}, or fewer levels",
         )

@@ -31,6 +31,11 @@ class Levels:
         """By how much each axis is smaller at the deepest level."""
         return tuple(math.prod(axis) for axis in zip(*self.strides, strict=True))
 
+    @property
+    def coarsest(self) -> tuple[int, ...]:
+        """The levels on the deepest level's grid: itself, and those above it that only strides of 1 lead down from."""
+        return tuple(i for i in range(self.depth + 1) if all(s == 1 for step in self.strides[i + 1 :] for s in step))
+
 
 def plan_levels(
     spatial_dims: int,
@@ -58,6 +63,8 @@ def plan_levels(
     (32, 64, 128, 256, 320)
     >>> plan_levels(3, channels=(8, 16, 32), strides=[1, [2, 2, 1], 2]).total_stride
     (4, 4, 2)
+    >>> plan_levels(2, channels=(8, 16, 32), strides=[1, 2, 1]).coarsest
+    (1, 2)
     """
     if spatial_dims not in (2, 3):
         raise ConfigError(f"spatial_dims {spatial_dims}", expected="2 or 3")

@@ -21,7 +21,7 @@ from pipeline.networks.blocks import (
     check_input_size,
     convolution,
     initialise_he,
-    norm_takes_one_voxel,
+    norms_take_one_voxel,
 )
 from pipeline.networks.encoders import make_encoder
 from pipeline.networks.levels import plan_levels
@@ -61,8 +61,9 @@ class MultiEncoderUNet(nn.Module):
           resolution first. In eval mode and under TorchScript always one tensor.
 
     Raises:
-        ConfigError: unknown or contradictory arguments; in ``forward`` a size that the strides do not divide (it names
-            the nearest sizes to use), or a ``present`` of another shape.
+        ConfigError: unknown or contradictory arguments; in ``forward`` a size that the strides do not divide, or one
+            voxel at the deepest level where a norm needs more (it names the nearest sizes to use), or a ``present`` of
+            another shape.
 
     >>> network = MultiEncoderUNet(3, in_channels=4, out_channels=2, groups=[3, 1], channels=[4, 8, 16]).eval()
     >>> x = torch.randn(1, 4, 8, 8, 8)
@@ -108,7 +109,6 @@ class MultiEncoderUNet(nn.Module):
         self.spatial_dims, self.in_channels, self.out_channels = spatial_dims, in_channels, out_channels
         self.total_stride = levels.total_stride
         self.deep_supervision, self.modality_dropout = deep_supervision, modality_dropout
-        self.one_voxel_allowed = norm_takes_one_voxel(norm, levels.channels[-1])
 
         encoders = [
             make_encoder(
@@ -135,11 +135,18 @@ class MultiEncoderUNet(nn.Module):
             spatial_dims, levels, convolutions_per_stage, upsampling, skip, norm, dropout, activation
         )
         self.heads = make_heads(spatial_dims, levels, out_channels, deep_supervision)
+        self.one_voxel_allowed, self.one_voxel_alone = norms_take_one_voxel(
+            stage
+            for stages in (self.encoder, self.decoder[::-1])
+            for i, stage in enumerate(stages)
+            if i in levels.coarsest
+        )
         initialise_he(self, slope=LEAKY_SLOPE if activation == "leaky_relu" else 0.0)
 
     def forward(self, x: torch.Tensor, present: torch.Tensor | None = None):  # no return type, as in UNet
         if not torch.jit.is_scripting() and not torch.jit.is_tracing():
-            check_input_size(x.shape[2:], self.total_stride, self.one_voxel_allowed)
+            alone = self.training and x.shape[0] == 1
+            check_input_size(x.shape[2:], self.total_stride, self.one_voxel_alone if alone else self.one_voxel_allowed)
             self._check_present(x, present)
 
         features = list(x.split(self.groups, dim=1))

@@ -19,7 +19,7 @@ from pipeline.networks.blocks import (
     check_input_size,
     convolution,
     initialise_he,
-    norm_takes_one_voxel,
+    norms_take_one_voxel,
 )
 from pipeline.networks.encoders import make_encoder
 from pipeline.networks.levels import Levels, plan_levels
@@ -68,7 +68,7 @@ class UNet(nn.Module):
 
     Raises:
         ConfigError: unknown or contradictory arguments; in ``forward`` a size that the strides do not divide, or one
-            voxel at the deepest level under instance norm. It names the nearest sizes to use.
+            voxel at the deepest level where a norm needs more. It names the nearest sizes to use.
 
     >>> network = UNet(spatial_dims=3, in_channels=3, out_channels=2, channels=[8, 16, 32],
     ...                kernel_sizes=[[3, 3, 1], 3, 3], strides=[1, [2, 2, 1], 2])
@@ -104,7 +104,6 @@ class UNet(nn.Module):
         self.spatial_dims, self.in_channels, self.out_channels = spatial_dims, in_channels, out_channels
         self.total_stride = levels.total_stride
         self.deep_supervision = deep_supervision
-        self.one_voxel_allowed = norm_takes_one_voxel(norm, levels.channels[-1])
 
         self.encoder = make_encoder(
             encoder,
@@ -123,6 +122,12 @@ class UNet(nn.Module):
             spatial_dims, levels, convolutions_per_stage, upsampling, skip, norm, dropout, activation
         )
         self.heads = make_heads(spatial_dims, levels, out_channels, deep_supervision)
+        self.one_voxel_allowed, self.one_voxel_alone = norms_take_one_voxel(
+            stage
+            for stages in (self.encoder, self.decoder[::-1])
+            for i, stage in enumerate(stages)
+            if i in levels.coarsest
+        )
         initialise_he(self, slope=LEAKY_SLOPE if activation == "leaky_relu" else 0.0)
 
     @staticmethod
@@ -138,7 +143,8 @@ class UNet(nn.Module):
 
     def forward(self, x: torch.Tensor):  # no return type: TorchScript infers Tensor, eager mode may return a list
         if not torch.jit.is_scripting() and not torch.jit.is_tracing():
-            check_input_size(x.shape[2:], self.total_stride, self.one_voxel_allowed)
+            alone = self.training and x.shape[0] == 1
+            check_input_size(x.shape[2:], self.total_stride, self.one_voxel_alone if alone else self.one_voxel_allowed)
 
         skips: list[torch.Tensor] = []
         for encode in self.encoder:

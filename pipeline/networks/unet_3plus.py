@@ -32,7 +32,7 @@ from pipeline.networks.blocks import (
     convolution,
     initialise_he,
     norm_layer,
-    norm_takes_one_voxel,
+    norms_take_one_voxel,
 )
 from pipeline.networks.encoders import make_encoder
 from pipeline.networks.levels import plan_levels
@@ -110,7 +110,6 @@ class UNet3Plus(nn.Module):
 
         self.spatial_dims, self.in_channels, self.out_channels = spatial_dims, in_channels, out_channels
         self.total_stride = levels.total_stride
-        self.one_voxel_allowed, self.batch_norm = norm_takes_one_voxel(norm, maps[-1]), norm == "batch"
         self.deep_supervision = deep_supervision
         self.mode = "bilinear" if spatial_dims == 2 else "trilinear"
 
@@ -140,6 +139,12 @@ class UNet3Plus(nn.Module):
                 else:
                     skips.append(PooledConvolution(spatial_dims, into, per_skip, kernels[i], factor))
             self.decoder.append(DecoderStage(spatial_dims, skips, fused, kernels[i], norm, dropout, activation))
+        self.one_voxel_allowed, self.one_voxel_alone = norms_take_one_voxel(
+            stage
+            for stages in (self.encoder, self.decoder[::-1])
+            for i, stage in enumerate(stages)
+            if i in levels.coarsest
+        )
         # Full resolution first, as the logits are returned.
         supervised = [fused] * levels.depth + [maps[-1]] if deep_supervision else [fused]
         self.heads = nn.ModuleList(
@@ -151,8 +156,8 @@ class UNet3Plus(nn.Module):
 
     def forward(self, x: torch.Tensor):  # no return type: TorchScript infers Tensor, eager mode may return a list
         if not torch.jit.is_scripting() and not torch.jit.is_tracing():
-            alone = self.training and self.batch_norm and x.shape[0] == 1  # no statistics of one voxel
-            check_input_size(x.shape[2:], self.total_stride, self.one_voxel_allowed and not alone)
+            alone = self.training and x.shape[0] == 1
+            check_input_size(x.shape[2:], self.total_stride, self.one_voxel_alone if alone else self.one_voxel_allowed)
         size = x.shape[2:]
 
         # features[k] is X_En^{k+1}, until the decoder, on its way up, puts X_De^{k+1} in its place.

@@ -32,7 +32,7 @@ from pipeline.networks.blocks import (
     check_input_size,
     convolution,
     initialise_he,
-    norm_takes_one_voxel,
+    norms_take_one_voxel,
 )
 from pipeline.networks.encoders import make_encoder
 from pipeline.networks.levels import plan_levels
@@ -131,7 +131,6 @@ class UNetPlusPlus(nn.Module):
 
         self.spatial_dims, self.in_channels, self.out_channels = spatial_dims, in_channels, out_channels
         self.depth, self.total_stride = levels.depth, levels.total_stride
-        self.one_voxel_allowed, self.batch_norm = norm_takes_one_voxel(norm, maps[-1]), norm == "batch"
         self.skip_connections, self.deep_supervision = skip_connections, deep_supervision
         # What `prune` makes the smaller network of.
         self._levels = levels
@@ -182,6 +181,10 @@ class UNetPlusPlus(nn.Module):
                     activation,
                 ),
             )
+        row_of = [*enumerate(self.encoder), *((self.places[n][0], node) for n, node in enumerate(self.nodes.values()))]
+        self.one_voxel_allowed, self.one_voxel_alone = norms_take_one_voxel(
+            node for i, node in row_of if i in levels.coarsest
+        )
         # Heads in the order of their branches: of L^1 ... L^N, or of L^N alone.
         self.branches = list(range(1, self.depth + 1)) if deep_supervision else [self.depth]
         self.heads = nn.ModuleList(
@@ -193,8 +196,8 @@ class UNetPlusPlus(nn.Module):
 
     def forward(self, x: torch.Tensor):  # no return type: TorchScript infers Tensor, eager mode may return a list
         if not torch.jit.is_scripting() and not torch.jit.is_tracing():
-            alone = self.training and self.batch_norm and x.shape[0] == 1  # no statistics of one voxel
-            check_input_size(x.shape[2:], self.total_stride, self.one_voxel_allowed and not alone)
+            alone = self.training and x.shape[0] == 1
+            check_input_size(x.shape[2:], self.total_stride, self.one_voxel_alone if alone else self.one_voxel_allowed)
 
         supervised = self.training and self.deep_supervision
         averaged = self.deep_supervision and self.inference_mode == "accurate"

@@ -20,6 +20,7 @@ from pipeline.inference import (
 )
 from pipeline.inference.restore import own_grid
 from pipeline.io import read_section, write_section
+from pipeline.networks import UNetAsPublished
 
 
 class Unpadded(nn.Module):
@@ -74,6 +75,19 @@ def test_tiles_give_what_one_pass_over_the_whole_image_gives(size, window, overl
     logits = SlidingWindowInferer(window, sw_batch_size=3, overlap=overlap, mode=mode)(images, network)
     assert logits.shape == (2, 3, *size)
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(20, 21), (1, 3), (12, 12)])
+def test_the_whole_image_goes_through_the_published_unet_whatever_its_size(size):
+    """Against one pass over more of the mirrored image than the smallest window has."""
+    torch.manual_seed(0)
+    network = UNetAsPublished(2, 1, 2, features=2, depth=2).eval()
+    image = torch.randn(1, 1, *size)
+    window = network.input_size_for([n + 8 for n in size])
+    widths = [(m, w - n - m) for m, w, n in zip(network.output_margin, window, size, strict=True)]
+    with torch.no_grad():
+        whole = network(pad(image, widths))[..., : size[0], : size[1]]
+    torch.testing.assert_close(SlidingWindowInferer(None)(image, network), whole, atol=1e-5, rtol=1e-5)
 
 
 def test_a_network_that_does_not_tell_its_stride_has_seams():

@@ -7,7 +7,8 @@ from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
 from monai.inferers import SlidingWindowInferer as PeerInferer
 
 from pipeline.errors import ConfigError
-from pipeline.inference import SlidingWindowInferer, window_corners
+from pipeline.inference import SlidingWindowInferer, pad, window_corners
+from pipeline.networks import UNet
 
 
 def per_voxel(images):
@@ -104,6 +105,40 @@ def test_one_window_is_the_networks_own_output():
     image, network = torch.randn(2, 2, 8, 8, 8), small_network(3)
     with torch.no_grad():
         assert torch.equal(SlidingWindowInferer(8, sw_batch_size=2)(image, network), network(image))
+
+
+@pytest.mark.parametrize(("window", "seen"), [(None, (32, 36)), ((None, 16), (32, 16)), ((24, -1), (24, 36))])
+def test_a_whole_axis_is_rounded_up_to_what_the_network_takes(window, seen):
+    """Mirrored by half of what is missing on each side, and cropped again."""
+    sizes = set()
+
+    def network(images):
+        sizes.add(tuple(images.shape[2:]))
+        return per_voxel(images)
+
+    network.total_stride = (4, 4)
+    images = torch.randn(2, 2, 30, 33)
+    logits = SlidingWindowInferer(window)(images, network)
+    assert sizes == {seen}
+    torch.testing.assert_close(logits, per_voxel(images), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(30, 33), (32, 36), (3, 9), (9, 10, 13)])
+def test_the_whole_image_goes_through_a_unet_whatever_its_size(size):
+    torch.manual_seed(0)
+    network = UNet(len(size), 1, 2, channels=(4, 8, 16)).eval()
+    image = torch.randn(1, 1, *size)
+    missing = [-n % 4 for n in size]
+    widths = [(m // 2, m - m // 2) for m in missing]
+    with torch.no_grad():
+        whole = network(pad(image, widths))
+    inside = tuple(slice(before, before + n) for (before, _), n in zip(widths, size, strict=True))
+    assert torch.equal(SlidingWindowInferer(None)(image, network), whole[(..., *inside)])
+
+
+def test_a_total_stride_of_other_axes_is_refused():
+    with pytest.raises(ConfigError, match=r"a total_stride of \(4, 4, 4\); expected 2 spatial axes"):
+        SlidingWindowInferer(None)(torch.zeros(1, 1, 8, 8), UNet(3, 1, 2, channels=(4, 8, 16)).eval())
 
 
 @pytest.mark.parametrize("size", [(6, 5, 4), (13, 5, 12)])

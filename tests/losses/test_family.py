@@ -157,7 +157,11 @@ def test_ratios_are_monais(include_background, batch):
             dice_loss(logits, target, squared=True, batch_dice=batch, **ours),
             monai.losses.DiceLoss(squared_pred=True, **options),
         ),
-        (generalized_dice_loss(logits, target, batch_dice=batch, **ours), monai.losses.GeneralizedDiceLoss(**options)),
+        # MONAI's smoothing is of the order of one over the volume, ours of a voxel.
+        (
+            generalized_dice_loss(logits, target, smooth=0, batch_dice=batch, **ours),
+            monai.losses.GeneralizedDiceLoss(smooth_nr=0, smooth_dr=0, **options),
+        ),
         # MONAI's ratio is 2 I / 2 U: its smoothing is twice ours.
         (
             iou_loss(logits, target, smooth=5e-6, batch_iou=batch, **ours),
@@ -190,6 +194,21 @@ def test_generalised_dice_lets_a_small_class_count_as_much_as_a_large_one():
     # Class 1: 2 * 99 / (100 + 99), class 2: 0. Generalised: class 2 weighs 1, class 1 1 / 99^2.
     assert plain.item() == pytest.approx((2 - 198 / 199) / 2, abs=1e-4)
     assert generalised.item() == pytest.approx(1 - (198 / 99**2) / (199 / 99**2 + 1), abs=1e-4)
+
+
+@pytest.mark.parametrize("n", [4, 16, 64])
+@pytest.mark.parametrize("class_weights", [None, torch.tensor([0.0, 1e-6])])
+def test_generalised_dice_of_a_missed_object_is_one_however_large_it_is(n, class_weights):
+    target, nothing = torch.ones(1, 1, n, n, n, dtype=torch.uint8), torch.zeros(1, 2, n, n, n)
+    nothing[:, 0] = 20
+    assert generalized_dice_loss(nothing, target, class_weights=class_weights).item() == pytest.approx(1, abs=1e-4)
+
+
+def test_generalised_dice_smooths_by_voxels_as_dice_does():
+    logits, target = example(classes=2)
+    for smooth in (0.1, 3.0):
+        one_class = generalized_dice_loss(logits, target, smooth=smooth)
+        torch.testing.assert_close(one_class, dice_loss(logits, target, smooth=smooth))
 
 
 def test_generalised_dice_of_an_empty_target_still_sees_false_voxels():
@@ -409,6 +428,41 @@ def test_the_sums_are_what_they_are_called():
     torch.testing.assert_close(sums.log_p, (p * g).sum(1).flatten(1).log())
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("voxels", [2**19, 2**22 + 5])
+def test_sums_of_many_voxels_do_not_round(weighted, voxels):
+    """One block and many: p = 0.3 in every voxel, all of them of the class."""
+    logits = torch.tensor([math.log(0.7), math.log(0.3)])[None, :, None].repeat(1, 1, voxels)
+    target = torch.ones(1, 1, voxels, dtype=torch.uint8)
+    weight = torch.full((1, 1, voxels), 0.7) if weighted else None
+    sums = softmax_sums(logits, target, weight, squares=True)
+    each = 0.7 if weighted else 1.0
+    for found, expected in (
+        (sums.overlap[0, 1], 0.3),
+        (sums.predicted[0, 1], 0.3),
+        (sums.predicted[0, 0], 0.7),
+        (sums.reference[0, 1], 1.0),
+        (sums.overlap_squared[0, 1], 0.09),
+        (sums.predicted_squared[0, 0], 0.49),
+    ):
+        assert found.item() / voxels == pytest.approx(each * expected, rel=3e-6)
+    assert dice_loss(logits, target, weight).item() == pytest.approx(1 - 2 * 0.3 / 1.3, abs=1e-5)
+
+
+@pytest.mark.parametrize(("ignore_label", "kept"), [(-1, 255), (257, 1), (256, 0)])
+def test_an_ignore_label_that_the_targets_type_cannot_hold_ignores_nothing(ignore_label, kept):
+    logits, target = example()
+    marked = target.clone()
+    marked[:, :, 0] = kept
+    marked = marked.to(torch.uint8)
+    if kept == 255:
+        with pytest.raises(LabelError, match="class ids from 0 to 255"):
+            DiceCrossEntropy(ignore_label=ignore_label)(logits, marked)
+    else:
+        found = DiceCrossEntropy(ignore_label=ignore_label)(logits, marked)
+        torch.testing.assert_close(found, DiceCrossEntropy()(logits, marked))
+
+
 def test_a_class_without_logits_is_refused():
     logits, target = example()
     target[0, 0, 0, 0, 0] = 3
@@ -421,3 +475,47 @@ def test_class_weights_need_one_per_class(loss):
     logits, target = example()
     with pytest.raises(ConfigError, match="class_weights"):
         loss(class_weights=[1.0, 2.0])(logits, target)
+
+
+ALL = [
+    BinaryCrossEntropyLoss,
+    CodedDiceLoss,
+    CrossEntropyLoss,
+    DiceCrossEntropy,
+    DiceLoss,
+    FocalLoss,
+    GeneralizedDiceLoss,
+    IoULoss,
+    MSSSIMLoss,
+    TverskyLoss,
+]
+
+
+@pytest.mark.parametrize("weights", [[-1.0, 2.0], [1.0, math.nan], [math.inf, 1.0]])
+@pytest.mark.parametrize("loss", ALL)
+def test_class_weights_below_zero_or_not_finite_are_refused(loss, weights):
+    with pytest.raises(ConfigError, match=r"class_weights .*expected finite numbers, 0 or above"):
+        loss(class_weights=weights)
+
+
+@pytest.mark.parametrize("loss", ALL)
+def test_class_weights_need_one_above_zero_among_the_classes_that_count(loss):
+    with pytest.raises(ConfigError, match="expected a weight above 0 for a class that counts"):
+        loss(class_weights=[0.0, 0.0])
+    logits, target = example(classes=2)
+    if loss in (CrossEntropyLoss, FocalLoss):
+        assert torch.isfinite(loss(class_weights=[1.0, 0.0])(logits, target))
+        return
+    with pytest.raises(ConfigError, match="without the background; expected a weight above 0"):
+        loss(class_weights=[1.0, 0.0], include_background=False)
+    assert torch.isfinite(loss(class_weights=[1.0, 0.0], include_background=True)(logits, target))
+    assert torch.isfinite(loss(class_weights=[0.0, 1.0], include_background=False)(logits, target))
+
+
+@pytest.mark.parametrize("function", [binary_cross_entropy_loss, dice_loss, generalized_dice_loss, ms_ssim_loss])
+def test_functions_refuse_class_weights_that_leave_nothing(function):
+    logits, target = example(classes=2)
+    with pytest.raises(ConfigError, match="a weight above 0"):
+        function(logits, target, include_background=False, class_weights=torch.tensor([1.0, 0.0]))
+    with pytest.raises(ConfigError, match="0 or above"):
+        function(logits, target, class_weights=torch.tensor([-1.0, 3.0]))

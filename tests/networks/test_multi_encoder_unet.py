@@ -140,3 +140,14 @@ def test_contradictory_arguments_are_refused(arguments, message):
 def test_a_present_of_another_shape_is_refused():
     with pytest.raises(ConfigError, match="one for each sample and modality"):
         small()(torch.zeros(2, 3, 8, 8), present=torch.ones(2, 3, dtype=torch.bool))
+
+
+def test_one_voxel_alone_is_refused_to_a_norm_that_cannot_take_it():
+    batch = MultiEncoderUNet(2, 2, 2, channels=(4, 8, 16), norm="batch")
+    assert batch(torch.randn(2, 2, 4, 4))[0].shape == (2, 2, 4, 4)
+    with pytest.raises(ConfigError, match="use a patch or window of 8 x 8"):
+        batch(torch.randn(1, 2, 4, 4))
+    assert batch.eval()(torch.randn(1, 2, 4, 4)).shape == (1, 2, 4, 4)
+    dense = MultiEncoderUNet(2, 2, 2, channels=(4, 8, 16), norm="group", encoder="dense").eval()
+    with pytest.raises(ConfigError, match="use a patch or window of 8 x 8"):
+        dense(torch.randn(1, 2, 4, 4))

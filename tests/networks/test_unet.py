@@ -263,9 +263,31 @@ def test_group_norm_takes_one_voxel_where_it_has_a_neighbour_in_its_group():
         UNet(2, 1, 2, channels=(4, 8), norm="group")(torch.randn(1, 1, 2, 2))
 
 
-def test_batch_norm_takes_one_voxel_at_the_deepest_level():
-    network = UNet(2, 1, 2, channels=(4, 8), norm="batch")
-    assert network(torch.randn(3, 1, 2, 2))[0].shape == (3, 2, 2, 2)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"channels": (4, 8, 16), "encoder": "dense"},  # its layers have 8 maps on the deepest level
+        {"channels": (4, 8, 16), "strides": (1, 4, 1)},  # the level above the deepest has one voxel too, and 8 maps
+        {"channels": (4, 16, 24), "encoder": "dense", "convolutions_per_stage": 3},
+    ],
+)
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("training", [False, True])
+def test_every_group_norm_on_the_deepest_grid_needs_a_neighbour(arguments, batch, training):
+    network = UNet(2, 2, 3, norm="group", **arguments).train(training)
+    with pytest.raises(ConfigError, match="use a patch or window of 8 x 8"):
+        network(torch.randn(batch, 2, 4, 4))
+    logits = network(torch.randn(batch, 2, 4, 8))
+    assert (logits[0] if training else logits).shape == (batch, 3, 4, 8)
+
+
+def test_batch_norm_takes_one_voxel_but_not_one_alone_in_training():
+    network = UNet(2, 1, 2, channels=(4, 8, 16), norm="batch")
+    assert network(torch.randn(3, 1, 4, 4))[0].shape == (3, 2, 4, 4)
+    with pytest.raises(ConfigError, match=r"one voxel at the network's deepest level.*use a patch or window of 8 x 8"):
+        network(torch.randn(1, 1, 4, 4))
+    assert network(torch.randn(1, 1, 8, 4))[0].shape == (1, 2, 8, 4)
+    assert network.eval()(torch.randn(1, 1, 4, 4)).shape == (1, 2, 4, 4)
 
 
 @pytest.mark.parametrize(

@@ -168,3 +168,13 @@ def test_contradictory_arguments_are_refused(arguments, message):
     with pytest.raises(ConfigError) as caught:
         UNet3Plus(**{"spatial_dims": 3, "in_channels": 1, "out_channels": 2} | SMALL | arguments)
     assert message in str(caught.value)
+
+
+def test_one_voxel_alone_is_refused_to_a_norm_that_cannot_take_it():
+    batch = UNet3Plus(2, 1, 2, channels=(4, 8, 16))
+    assert batch(torch.randn(2, 1, 4, 4))[0].shape == (2, 2, 4, 4)
+    with pytest.raises(ConfigError, match="use a patch or window of 8 x 8"):
+        batch(torch.randn(1, 1, 4, 4))
+    dense = UNet3Plus(2, 1, 2, channels=(4, 8, 16), norm="group", encoder="dense").eval()
+    with pytest.raises(ConfigError, match="use a patch or window of 8 x 8"):
+        dense(torch.randn(1, 1, 4, 4))

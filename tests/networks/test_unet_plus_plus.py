@@ -234,3 +234,11 @@ def test_one_voxel_in_the_last_row_needs_a_batch_for_batch_norm_to_train_on():
     assert network.eval()(torch.randn(1, 1, 2, 2)).shape == (1, 2, 2, 2)
     with pytest.raises(ConfigError, match="use a patch or window of 4 x 4"):
         network.train()(torch.randn(1, 1, 2, 2))
+
+
+def test_group_norm_with_one_map_in_a_group_of_the_last_rows_takes_no_single_voxel():
+    for arguments in ({"encoder": "dense"}, {"strides": (1, 4, 1)}):
+        network = UNetPlusPlus(2, 1, 2, channels=(4, 8, 16), norm="group", **arguments).eval()
+        with pytest.raises(ConfigError, match="use a patch or window of 8 x 8"):
+            network(torch.randn(1, 1, 4, 4))
+        assert network(torch.randn(1, 1, 8, 4)).shape == (1, 2, 8, 4)
