@@ -26,6 +26,7 @@ def test_a_fold_that_the_weights_were_not_trained_with_is_refused(tmp_path):
     assert config == {"part": "unseen", "split_file": str(tmp_path / "split.json")}
     with pytest.raises(ConfigError, match="leave fold and folds out"):
         _choose_part(dict(config), weights, ["fold=1"])
+    config["part"] = "validate"  # as the override has it
     _choose_part(config, weights, ["fold=1", "part=validate"])
     assert config == {"part": "validate", "split_file": None}
 

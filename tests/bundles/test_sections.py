@@ -133,5 +133,5 @@ def test_plain_monai_evaluates_it(run, sections, tmp_path):
     (table,) = tmp_path.rglob("membranes.csv")
     with table.open(encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
-    with (run / "split.json").open(encoding="utf-8") as file:
+    with (run / "models" / "split.json").open(encoding="utf-8") as file:
         assert [row["case_id"]] == json.load(file)["validate"]
