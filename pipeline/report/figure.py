@@ -134,7 +134,7 @@ def demo_figure(cases: Sequence[FigureCase], path: str | PathLike[str]) -> Path:
     if len({tuple(case.channels) for case in cases}) != 1:
         raise DataError(f"channels {[tuple(case.channels) for case in cases]}", expected="the same ones in every case")
     rows = [(case, case.slices(1)[0], f"{case.title}\n{case.caption}") for case in cases]
-    return _draw(rows, "Stroke lesions in brain-perfusion maps", path)
+    return _draw(rows, "Stroke lesions in digital brain-perfusion phantoms", path)
 
 
 def _draw(rows: Sequence[tuple[FigureCase, int, str]], title: str, path: str | PathLike[str]) -> Path:
