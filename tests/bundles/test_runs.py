@@ -182,7 +182,9 @@ def test_a_prediction_lies_on_its_cases_own_grid_and_a_broken_case_stops_nothing
         labels = np.asarray(nibabel.load(written).dataobj)
         assert labels.dtype == np.uint8
         probability = read_volume(written.with_name(f"{case}_probability_lesion.nii.gz")).array
-        np.testing.assert_array_equal(probability > 0.5, labels == 1)
+        decided = np.abs(probability - 0.5) > 1e-6  # at a tie, rounding decides which of the two is the larger
+        np.testing.assert_array_equal((probability > 0.5)[decided], (labels == 1)[decided])
+        assert decided.mean() > 0.999
     assert not (tmp_path / "out" / "sub-002").exists()
     with (tmp_path / "out" / "predictions.csv").open(encoding="utf-8") as file:
         status = {row["case"]: row["status"] for row in csv.DictReader(file)}

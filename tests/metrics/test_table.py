@@ -102,8 +102,10 @@ def test_the_mean_over_classes_is_the_mean_of_the_rows_above():
         expected = (first.measures[name].mean + second.measures[name].mean) / 2
         assert summary.mean.measures[name].mean == pytest.approx(expected)
     assert summary.mean.measures["dice"].median == pytest.approx(np.median([1, 0.5, (6 / 7 + 1) / 2]))
-    assert [line.split()[0] for line in format_table(summary).splitlines()] == ["class", "lesion", "penumbra", "mean"]
-    assert len({len(line) for line in format_table(summary).splitlines()}) == 1
+    *table, note = format_table(summary).splitlines()
+    assert [line.split()[0] for line in table] == ["class", "lesion", "penumbra", "mean"]
+    assert len({len(line) for line in table}) == 1
+    assert note.startswith("penumbra: Dice 0.500 on the 2 cases")
 
 
 def test_json_has_null_where_a_value_is_undefined():
