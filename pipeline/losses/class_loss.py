@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.losses.softmax_sums import SoftmaxSums, softmax_sums
 
 
-class ClassLoss(nn.Module):
+class ClassLoss(nn.Module, ABC):
     """Base of the losses on softmax probabilities: ``forward`` is `of` of the sums of its logits and target.
 
     A subclass sets ``name``, and ``ratios`` and ``squares`` to what it needs of `softmax_sums`, and defines `of`.
@@ -46,9 +47,9 @@ class ClassLoss(nn.Module):
         self.ignore_label = ignore_label
         self.parts: dict[str, torch.Tensor] = {}
 
+    @abstractmethod
     def of(self, sums: SoftmaxSums) -> torch.Tensor:
         """The loss, a scalar, of sums that other losses share."""
-        raise NotImplementedError
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
         loss = self.of(
