@@ -312,11 +312,13 @@ def _complete(found, channels: Sequence[str], root: Path, require_label: bool, k
     if problems:
         shown = [*sorted(problems)[:5], *([f"and {len(problems) - 5} more"] if len(problems) > 5 else [])]
         nowhere = [name for name in channels if not any(name in files for _, files, _ in found)]
+        if require_label and not any(name in files for _, files, _ in found for name in LABEL_NAMES):
+            nowhere.append(f"{', '.join(LABEL_NAMES[:-1])} or {LABEL_NAMES[-1]}")
         raise DataError(
             f"{len(problems)} problem(s) in {len(cases)} cases:\n  " + "\n  ".join(shown) + "\n",
             file=root,
             expected=f"per case one file for {', '.join(channels)}" + (" and one label" if require_label else ""),
-            fix=f"no file ends in {' or '.join(nowhere)}: is this the bundle for these data?"
+            fix=f"no file ends in {', nor in '.join(nowhere)}: are these the data for this bundle?"
             if nowhere
             else "add what is missing, or move these cases out of the dataset",
         )
