@@ -7,6 +7,7 @@ grid alone decides stands apart (`resampling_remark`, `require_label_grid`): hea
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from os import PathLike
 
 import numpy as np
@@ -15,12 +16,32 @@ from scipy import ndimage
 from pipeline.errors import ConfigError, GeometryError, LabelError
 from pipeline.geometry import Grid
 from pipeline.io import Volume, read_image
+from pipeline.io.policy import STRICT, ReadPolicy
 
 LEAST_OVERLAP = 0.5
 """Share of the reference channel's voxels that another channel must cover to be resampled onto its grid."""
 
 LABEL_ROUNDING = 1e-3
 """How far a stored label may lie from an integer: what scl_slope's rounding leaves, no interpolation."""
+
+
+@dataclass(frozen=True)
+class StackRules:
+    """What a bundle asks of the files of a case. The default takes any label, and refuses all that has two meanings.
+
+    Args:
+        labels: ids that a label may hold, 0 is always among them; None allows any.
+        label_values: id -> value that stands for it in the files, see `load_label`.
+        on_other_grid: see `load_stack`.
+        missing_channels: ``"refuse"`` a case that lacks a channel, or take it as ``"zero"``.
+        policy: how headers are read.
+    """
+
+    labels: tuple[int, ...] | None = None
+    label_values: Mapping[int, int] = field(default_factory=dict)
+    on_other_grid: str = "resample"
+    missing_channels: str = "refuse"
+    policy: ReadPolicy = STRICT
 
 
 def load_stack(paths: Mapping[str, str | PathLike[str]], on_other_grid: str = "resample") -> Volume:
