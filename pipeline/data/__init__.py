@@ -1,14 +1,14 @@
-"""Datasets on disk, as cases and as a MONAI dataset: `find_cases`, `data_list`, the splits, `CaseDataset`.
+"""Datasets on disk, as cases and as a MONAI dataset: `find_cases`, `describe_dataset`, `data_list`, the splits.
 
-A new dataset layout is a function beside `decathlon_entries` and `image_label_entries` that gives (case id, files per
-channel, relative folder), called in `find_cases`. Nothing here opens an image; that is io's. Add public names below,
-those that need torch to ``_LAZY``.
+A new dataset layout is a module in `pipeline.data.layouts` and a line in its list. Nothing here opens an image; that is
+io's. Add public names below, those that need torch to ``_LAZY``.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pipeline.data.cases import Case, data_list, find_cases
+from pipeline.data.cases import Case, DatasetDescription, describe_dataset, find_cases
+from pipeline.data.data_list import data_list
 from pipeline.data.splits import Split, fingerprint, k_fold, patient_of, read_split, write_split
 
 if TYPE_CHECKING:
@@ -27,10 +27,12 @@ _LAZY = {
 __all__ = [
     "Case",
     "CaseDataset",
+    "DatasetDescription",
     "EpochSampler",
     "Refusal",
     "Split",
     "data_list",
+    "describe_dataset",
     "find_cases",
     "fingerprint",
     "k_fold",
