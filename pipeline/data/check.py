@@ -11,21 +11,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from pipeline.data.cases import Case
+from pipeline.data.cases import Case, DatasetDescription
 from pipeline.data.findings import REFUSED, REPAIRED, SEVERITIES, WARNING, Finding, said_once
 from pipeline.data.fingerprint import PERCENTILES, DatasetFingerprint
-from pipeline.data.fingerprinting import DEFAULT_RULES, fingerprint_dataset, fingerprint_headers
 from pipeline.data.fingerprint_store import plain
+from pipeline.data.fingerprinting import DEFAULT_RULES, fingerprint_dataset, fingerprint_headers
 from pipeline.data.peers import LOOKS, class_name, class_volumes, in_world_order
 from pipeline.data.stack import StackRules
 from pipeline.errors import DataError
-
-if TYPE_CHECKING:
-    from pipeline.data.describe import DatasetDescription
 
 logger = logging.getLogger(__name__)
 

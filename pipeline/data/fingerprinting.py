@@ -8,16 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pipeline.data.cases import Case
+from pipeline.data.cases import Case, DatasetDescription
 from pipeline.data.examine import examine_headers, examine_voxels, file_state
 from pipeline.data.fingerprint import CaseFingerprint, DatasetFingerprint
 from pipeline.data.fingerprint_store import FingerprintStore
 from pipeline.data.stack import StackRules
-
-if TYPE_CHECKING:
-    from pipeline.data.describe import DatasetDescription
 
 DEFAULT_RULES = StackRules()
 Progress = Callable[[int, int], None]

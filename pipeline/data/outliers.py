@@ -7,7 +7,7 @@ do not set the scale by which they are judged. With fewer than `LEAST_PEERS` cas
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -62,7 +62,7 @@ def mirrored(miniatures: Mapping[str, bytes]) -> dict[str, int]:
     flipped = np.array(
         [(np.flip(cubes, axis + 1).reshape(stack.shape) * others).sum(axis=1) for axis in range(3)]
     )  # (3, N)
-    result = {}
+    result: dict[str, int] = {}
     for axis in range(3):
         gain = flipped[axis] - alike
         odd = odd_ones(gain.tolist(), floor=LEAST_GAIN / LIMIT) & (gain > LEAST_GAIN)
@@ -80,7 +80,8 @@ def on_the_other_side(centres: Mapping[str, Sequence[float]]) -> dict[str, int]:
     ids = list(centres)
     if len(ids) < LEAST_PEERS:
         return {}
-    places, result = np.array([centres[name] for name in ids]) - 0.5, {}
+    places = np.array([centres[name] for name in ids]) - 0.5
+    result: dict[str, int] = {}
     for axis in range(places.shape[1]):
         along = places[:, axis]
         usual = float(np.median(along))
@@ -96,12 +97,10 @@ def copies(cases: Sequence[CaseFingerprint]) -> list[tuple[str, tuple[str, ...]]
     They are equal in number, extremes, mean and standard deviation to nine digits (whose last ones depend on the order
     of summation); the sides may be exchanged.
     """
-    same: dict[Hashable, list[str]] = defaultdict(list)
+    same: dict[tuple, list[str]] = defaultdict(list)
     for case in cases:
         for name, channel in case.channels.items():
-            every = channel.all_voxels
-            sides = tuple(sorted(channel.grid.shape))
-            same[name, sides, every.minimum, every.maximum, f"{every.mean:.9g}", f"{every.std:.9g}"].append(
-                case.case_id
-            )
-    return [(key[0], tuple(ids)) for key, ids in same.items() if len(ids) > 1]  # type: ignore[index]
+            every, sides = channel.all_voxels, tuple(sorted(channel.grid.shape))
+            key = (name, sides, every.minimum, every.maximum, f"{every.mean:.9g}", f"{every.std:.9g}")
+            same[key].append(case.case_id)
+    return [(key[0], tuple(ids)) for key, ids in same.items() if len(ids) > 1]
