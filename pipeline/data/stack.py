@@ -6,7 +6,7 @@ grid alone decides stands apart (`resampling_remark`, `require_label_grid`): hea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 
@@ -42,6 +42,24 @@ class StackRules:
     on_other_grid: str = "resample"
     missing_channels: str = "refuse"
     policy: ReadPolicy = STRICT
+
+
+def stack_rules(
+    channels: Sequence[str],
+    *,
+    labels: Iterable[int | str] | None = None,
+    label_values: Mapping[int, int] | Mapping[str, int] | None = None,
+    on_other_grid: str = "resample",
+) -> StackRules:
+    """The rules as a config words them (see `LoadImageStackd`).
+
+    Raises:
+        ConfigError: values that are none, or contradict each other.
+    """
+    values = {int(label): int(value) for label, value in (label_values or {}).items()}
+    if len(set(values.values())) < len(values):
+        raise ConfigError(f"label_values={dict(label_values or {})}", expected="another value for each id")
+    return StackRules(None if labels is None else tuple(int(label) for label in labels), values, on_other_grid)
 
 
 def load_stack(paths: Mapping[str, str | PathLike[str]], on_other_grid: str = "resample") -> Volume:
