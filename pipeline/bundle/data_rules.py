@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.data import Case, StackRules
-from pipeline.data.stack import stack_rules
+from pipeline.data.stack_rules import stack_rules
 from pipeline.errors import ConfigError
 
 _OF_THE_TRANSFORM = {"_target_", "keys", "channels", "image_key", "label_key", "allow_missing_keys"}

@@ -16,7 +16,7 @@ from pipeline.data.findings import REFUSED, REPAIRED, SEVERITIES, SHARED_FROM, W
 from pipeline.data.fingerprint import DatasetFingerprint
 from pipeline.data.fingerprinting import DEFAULT_RULES, fingerprint_dataset, fingerprint_headers
 from pipeline.data.peers import LOOKS, class_name, class_volumes
-from pipeline.data.stack import StackRules
+from pipeline.data.stack_rules import StackRules
 from pipeline.errors import DataError
 
 logger = logging.getLogger(__name__)

@@ -12,8 +12,9 @@ import numpy as np
 
 from pipeline.data.findings import INFO, WARNING, Finding
 from pipeline.data.fingerprint import CaseFingerprint, DatasetFingerprint
+from pipeline.data.onto_grid import covered_share
 from pipeline.data.outliers import LEAST_PEERS, copies, mirrored, odd_ones, on_the_other_side
-from pipeline.data.stack import LEAST_OVERLAP, covered_share
+from pipeline.data.stack import LEAST_OVERLAP
 from pipeline.geometry import Grid
 
 MIXTURE_SHARE = 0.2

@@ -16,6 +16,7 @@ from pipeline.data.check import Check
 from pipeline.data.fingerprint import PERCENTILES, DatasetFingerprint
 from pipeline.data.fingerprint_store import plain
 from pipeline.data.peers import class_name, class_volumes, in_world_order
+from pipeline.io.stream import cannot
 
 
 def summary(dataset: DatasetFingerprint) -> dict[str, Any]:
@@ -122,9 +123,7 @@ def write_json(check: Check, path: Path) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise DataError(
-            f"a file that can't be written ({(error.strerror or str(error)).lower()})", file=path
-        ) from error
+        raise cannot(error, path, "written") from error
 
 
 def as_json(check: Check) -> dict[str, Any]:
