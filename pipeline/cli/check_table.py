@@ -37,21 +37,17 @@ def show(check: Check, every: bool = False, console: Console | None = None) -> N
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("case", "image", "label", "what there is to say"):
         table.add_column(heading, overflow="fold")
-    clean = 0
     for line in check.lines():
         if line.findings or every or len(check.fingerprint.cases) <= FEW:
             said = "\n".join(f"{_mark(f.severity)} {escape(sentence(f, line.case_id))}" for f in line.findings)
             table.add_row(escape(line.case_id), escape(line.image), escape(line.label), said or "[green]clean[/green]")
-        clean += not line.findings
     if table.row_count:
         console.print()
         console.print(table)
     console.print()
     counts = check.counts
-    console.print(
-        f"{len(check.fingerprint.cases)} cases: {clean} clean, {counts['warning']} with warnings, {counts['repaired']} "
-        f"repaired, {counts['refused']} refused"
-    )
+    words = f"{counts['warning']} with warnings, {counts['repaired']} repaired, {counts['refused']} refused"
+    console.print(f"{len(check.fingerprint.cases)} cases: {counts['clean']} clean, {words}")
 
 
 def sentence(finding: Finding, case_id: str | None = None) -> str:

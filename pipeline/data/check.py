@@ -7,13 +7,14 @@ training; `peers.py` compares the cases with each other.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.data.cases import Case, DatasetDescription
-from pipeline.data.findings import REFUSED, REPAIRED, SEVERITIES, SHARED_FROM, WARNING, Finding, said_once
-from pipeline.data.fingerprint import DatasetFingerprint
+from pipeline.data.findings import INFO, REFUSED, REPAIRED, SEVERITIES, SHARED_FROM, WARNING, Finding, said_once
+from pipeline.data.fingerprint import CaseFingerprint, DatasetFingerprint
 from pipeline.data.fingerprinting import DEFAULT_RULES, fingerprint_dataset, fingerprint_headers
 from pipeline.data.peers import LOOKS, class_name, class_volumes
 from pipeline.data.stack_rules import StackRules
@@ -39,6 +40,7 @@ class Check:
     fingerprint: DatasetFingerprint
     findings: tuple[Finding, ...]
     why: str = ""
+    rules: StackRules = DEFAULT_RULES
 
     @property
     def refused(self) -> tuple[str, ...]:
@@ -50,22 +52,19 @@ class Check:
         return tuple(finding for finding in self.findings if not self._is_single(finding))
 
     def of_case(self, case_id: str) -> tuple[Finding, ...]:
-        """What concerns this case and not many others too; why it is refused, always."""
-        return tuple(
-            finding
-            for finding in self.findings
-            if case_id in finding.cases and (finding.severity == REFUSED or self._is_single(finding))
-        )
+        """Why this case is refused, and what concerns it and not many others too."""
+        (case,) = (case for case in self.fingerprint.cases if case.case_id == case_id)
+        own = (finding for finding in self.findings if case_id in finding.cases and self._is_single(finding))
+        return (*_refusals(case), *(finding for finding in own if finding.severity != REFUSED))
 
     def _is_single(self, finding: Finding) -> bool:
         return 0 < len(finding.cases) < SHARED_FROM and len(finding.cases) < max(2, len(self.fingerprint.cases))
 
     @property
     def counts(self) -> dict[str, int]:
-        """Severity -> how many cases have a finding of it; a refused case counts as that alone."""
-        refused = set(self.refused)
-        of = {name: {i for f in self.findings if f.severity == name for i in f.cases} - refused for name in SEVERITIES}
-        return {name: len(ids) for name, ids in of.items()} | {REFUSED: len(refused)}
+        """``clean`` or a severity -> of how many cases that is the worst that is said beside them."""
+        worst = Counter(line.findings[0].severity if line.findings else INFO for line in self.lines())
+        return {"clean": worst[INFO]} | {severity: worst[severity] for severity in (WARNING, REPAIRED, REFUSED)}
 
     def lines(self) -> list[CaseLine]:
         """A line per case, sorted by id."""
@@ -93,7 +92,7 @@ def check_dataset(
 ) -> Check:
     """Look at every voxel of a dataset (once: see `fingerprint_dataset` for the arguments) and judge it."""
     fingerprint = fingerprint_dataset(description, jobs, progress, kept_in, rules)
-    return Check(fingerprint, judge(fingerprint), description.why)
+    return Check(fingerprint, judge(fingerprint), description.why, rules)
 
 
 def judge(dataset: DatasetFingerprint) -> tuple[Finding, ...]:
@@ -101,14 +100,17 @@ def judge(dataset: DatasetFingerprint) -> tuple[Finding, ...]:
     single = []
     for case in dataset.cases:
         one = (case.case_id,)
-        for reason in (case.refusal or "").splitlines():
-            single.append(Finding(REFUSED, "unusable", reason, one))
+        single += _refusals(case)
         single += [Finding(WARNING, "voxels", text, one) for text in case.warnings]
         single += [Finding(REPAIRED, "header", text, one) for text in case.repairs]
     findings = said_once(single, len(dataset.cases), dataset.channel_names)
     for look in LOOKS:
         findings += look(dataset, dataset.usable)
     return tuple(sorted(findings, key=lambda finding: (SEVERITIES.index(finding.severity), -len(finding.cases))))
+
+
+def _refusals(case: CaseFingerprint) -> list[Finding]:
+    return [Finding(REFUSED, "unusable", reason, (case.case_id,)) for reason in (case.refusal or "").splitlines()]
 
 
 def check_headers(

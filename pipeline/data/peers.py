@@ -41,7 +41,7 @@ def _classes(dataset: DatasetFingerprint, usable: Sequence[CaseFingerprint]) -> 
         elif filled >= LEAST_PEERS and len(ids) <= max(1, 0.05 * filled) and len(holders) > 1:
             text = f"label id {label} occurs here and in no other case"
             findings.append(Finding(WARNING, "classes", text, tuple(ids), fix=_ID_FIX))
-        elif filled >= LEAST_PEERS and 0.95 * filled <= len(ids) < filled:
+        elif filled >= LEAST_PEERS and 0 < filled - len(ids) <= max(1, 0.05 * filled):
             missing = tuple(
                 case.case_id
                 for case in labelled
