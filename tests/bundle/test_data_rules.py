@@ -1,4 +1,4 @@
-"""What a bundle's config asks of a dataset, and that it is what its transform does; refusal before anything is begun."""
+"""What a bundle's config asks of a dataset, as its transform does; refusal before any work."""
 
 from __future__ import annotations
 
