@@ -18,6 +18,7 @@ from monai.transforms import RandomizableTrait, Transform
 from tqdm import tqdm
 
 from pipeline.data.memory import cache_budget_bytes
+from pipeline.data.pseudonyms import hidden_error
 from pipeline.errors import ConfigError, DataError, PipelineError
 
 logger = logging.getLogger(__name__)
@@ -166,14 +167,15 @@ def _case_error(error: BaseException, source: Mapping[str, Any]) -> PipelineErro
             case=error.case or _case_id(source),
             file=error.file,
         )
-        return rebuilt
+        return hidden_error(rebuilt, source)
     image = source.get("image")
     file = next(iter(image.values())) if isinstance(image, Mapping) else image
-    return DataError(
+    failed = DataError(
         f"a case on which a transform fails with {type(error).__name__}: {error}{where}",
         case=_case_id(source),
         file=file if isinstance(file, str | os.PathLike) else None,
     )
+    return hidden_error(failed, source)
 
 
 def _case_id(source: Mapping[str, Any]) -> str:
