@@ -15,6 +15,8 @@ EXAMPLES = """Examples:
 pipeline evaluate stroke_perfusion_segmentation --data my_labelled_scans
 
 pipeline evaluate hippocampus_mri_segmentation --data hippocampus --out measured
+
+pipeline evaluate stroke_perfusion_segmentation --data cases.csv --pseudonyms names.csv
 """
 
 

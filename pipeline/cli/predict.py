@@ -18,6 +18,8 @@ EXAMPLES = """Examples:
 pipeline predict stroke_perfusion_segmentation my_scans lesions
 
 pipeline predict stroke_perfusion_segmentation my_scans lesions --probabilities
+
+pipeline predict stroke_perfusion_segmentation my_scans lesions --pseudonyms names.csv
 """
 
 

@@ -20,6 +20,8 @@ pipeline train hippocampus_mri_segmentation --data hippocampus network=unet_plus
 
 pipeline train stroke_perfusion_segmentation --data my_scans --resume RUN
 
+pipeline train stroke_perfusion_segmentation --data my_bids_folder --pseudonyms names.csv
+
 Networks: multi_encoder_unet, unet, unet_3plus, unet_plus_plus, unet_published.
 """
 
