@@ -92,7 +92,13 @@ def train(
     if resume is not None:
         _refuse_another_bundle(bundle, folder, config)
     # a wrong path is refused before anything is written
-    find_cases(data, config["channels"], keep_incomplete=True, spatial_dims=config.get("spatial_dims", 3))
+    find_cases(
+        data,
+        config["channels"],
+        keep_incomplete=True,
+        spatial_dims=config.get("spatial_dims", 3),
+        missing_channels=config.get("missing_channels", "refuse"),
+    )
     if resume is not None:
         run_dir = folder
         budget_s = budget_s if budget_s is not None else config["budget_s"]

@@ -19,6 +19,7 @@ import torch
 from monai.data import MetaTensor
 from tqdm import tqdm
 
+from pipeline.data.case_error import failing_step
 from pipeline.errors import DataError, PipelineError
 from pipeline.geometry import Grid
 
@@ -145,7 +146,7 @@ def predict_cohort(
                     prepared = current.result()
                     found = _predicted(prepared, network, inferer, postprocessing, device, names)
                 except Exception as error:
-                    found = _explained(error, case, log)
+                    found = _explained(error, item, log)
                 if found["output"]:
                     found["output"] = _below(Path(found["output"]), output_dir)
                 seconds = time.perf_counter() - began
@@ -180,15 +181,24 @@ def _predicted(
     return output | {"volumes_ml": {name: voxels[label] * voxel_ml for label, name in names.items()}}
 
 
-def _explained(error: Exception, case: str, log: Path) -> dict[str, Any]:
+def _explained(error: Exception, item: Item, log: Path) -> dict[str, Any]:
     """Refused or failed, and why; MONAI wraps what a transform raises, so the reason may lie deeper."""
+    step, _ = failing_step(error)
+    where = f" (in {step})" if step else ""
     causes = list(_causes(error))
     for cause in causes:
         if isinstance(cause, PipelineError):
-            return {"status": REFUSED, "reason": str(cause.for_case(case)), "output": ""}
+            named = type(cause)(
+                cause.found + where,
+                expected=cause.expected,
+                fix=cause.fix,
+                case=cause.case or str(item["case_id"]),
+                file=cause.file,
+            )
+            return {"status": REFUSED, "reason": str(named), "output": ""}
     with log.open("a", encoding="utf-8") as file:
-        file.write(f"case {case}\n{''.join(traceback.format_exception(error))}\n")
-    return {"status": FAILED, "reason": f"{type(causes[-1]).__name__}: {causes[-1]}", "output": ""}
+        file.write(f"case {item['case_id']}\n{''.join(traceback.format_exception(error))}\n")
+    return {"status": FAILED, "reason": f"{type(causes[-1]).__name__}: {causes[-1]}{where}", "output": ""}
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
