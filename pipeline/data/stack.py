@@ -9,59 +9,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from os import PathLike
 
 import numpy as np
 
-from pipeline.data.label import load_label, require_label_grid
 from pipeline.data.onto_grid import covered_share, on_grid, reordering
+from pipeline.data.stack_rules import StackRules
 from pipeline.errors import ConfigError, DataError, GeometryError
 from pipeline.geometry import Grid
 from pipeline.io import Volume, read_image, read_image_grid
-from pipeline.io.policy import STRICT, ReadPolicy
 from pipeline.io.space import ORIENTATION_ASSUMED
-
-__all__ = ["Stack", "StackRules", "load_label", "load_stack", "require_label_grid", "resampling_remark"]
 
 LEAST_OVERLAP = 0.5
 """Share of the reference channel's voxels that another channel must cover to be resampled onto its grid."""
-
-
-@dataclass(frozen=True)
-class StackRules:
-    """What a bundle asks of the files of a case. The default takes any label, and refuses all that has two meanings.
-
-    Args:
-        labels: ids that a label may hold, 0 is always among them; None allows any.
-        label_values: id -> value that stands for it in the files, see `load_label`.
-        on_other_grid: see `load_stack`.
-        missing_channels: ``"refuse"`` a case that lacks a channel, or take it as ``"zero"``.
-        policy: how headers are read.
-        volumes: channel -> which volume of a 4D series it is, where that differs from channel to channel.
-    """
-
-    labels: tuple[int, ...] | None = None
-    label_values: Mapping[int, int] = field(default_factory=dict)
-    on_other_grid: str = "resample"
-    missing_channels: str = "refuse"
-    policy: ReadPolicy = STRICT
-    volumes: Mapping[str, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.on_other_grid not in ("resample", "refuse"):
-            raise ConfigError(f"on_other_grid={self.on_other_grid!r}", expected="resample or refuse")
-        if self.missing_channels not in ("refuse", "zero"):
-            raise ConfigError(f"missing_channels={self.missing_channels!r}", expected="refuse or zero")
-
-    def policy_of(self, channel: str) -> ReadPolicy:
-        """How the file of one channel is read."""
-        return replace(self.policy, volume=self.volumes.get(channel, self.policy.volume))
-
-    @property
-    def label_policy(self) -> ReadPolicy:
-        """How a label is read: no voxel of it may be guessed, and it is no series."""
-        return replace(self.policy, non_finite="refuse", volume=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,16 +56,7 @@ def load_stack(paths: Mapping[str, str | PathLike[str] | None], rules: StackRule
             in which it could be resampled.
     """
     rules = rules or StackRules()
-    if not paths:
-        raise ConfigError("no channel", expected="at least one")
-    files = {name: path for name, path in paths.items() if path is not None}
-    absent = [name for name in paths if name not in files]
-    if absent and (rules.missing_channels == "refuse" or not files):
-        raise DataError(
-            f"the channels {', '.join(files) or '(none)'}; no {', '.join(absent)}",
-            expected=", ".join(paths),
-            fix="add the missing files" + ("; or allow it: missing_channels=zero" if files else ""),
-        )
+    files = present_files(paths, rules)
     reference = next(iter(files))
     grid = read_image_grid(files[reference], rules.policy_of(reference))
     stack = np.zeros((len(paths), *grid.shape), np.float32)
@@ -113,16 +65,9 @@ def load_stack(paths: Mapping[str, str | PathLike[str] | None], rules: StackRule
     def fill(name: str) -> list[str]:
         volume = read_image(files[name], policy=rules.policy_of(name))
         remarks = [f"{name}: {repair}" for repair in volume.repairs]
-        lowest, highest = float(volume.array.min()), float(volume.array.max())
-        if lowest == highest == 0 and rules.missing_channels == "zero":
-            return [*remarks, f"{name}: 0 everywhere, so it counts as absent"]
-        if lowest == highest:
-            raise DataError(
-                f"no contrast: every voxel of channel {name} is {lowest:.6g}",
-                file=files[name],
-                expected="an image",
-                fix="export the channel again, or leave the case out",
-            )
+        void = void_remark(name, files[name], float(volume.array.min()), float(volume.array.max()), rules)
+        if void is not None:
+            return [*remarks, void]
         if not grid.same_grid(volume.grid):
             remarks.append(
                 resampling_remark(name, files[name], volume.grid, reference, grid, rules.on_other_grid, volume.repairs)
@@ -135,24 +80,70 @@ def load_stack(paths: Mapping[str, str | PathLike[str] | None], rules: StackRule
     with ThreadPoolExecutor(min(len(files), os.cpu_count() or 1)) as pool:
         remarks = list(pool.map(fill, files))
     repairs = [remark for channel in remarks for remark in channel]
-    repairs += _same_file(files, rules)
-    if absent:
-        repairs += [f"{name}: absent, 0 everywhere" for name in absent]
-    if absent and absent[0] == next(iter(paths)):
-        repairs.append(f"the grid is that of {reference}")
+    repairs += file_remarks(paths, files, rules)
     present = tuple(bool(channel.any()) for channel in stack)
     if not any(present):
         raise DataError("channels that are 0 everywhere", file=files[reference], expected="an image in one of them")
     return Stack(stack, grid, tuple(repairs), present)
 
 
-def _same_file(files: Mapping[str, str | PathLike[str]], rules: StackRules) -> list[str]:
+def present_files(paths: Mapping[str, str | PathLike[str] | None], rules: StackRules) -> dict[str, str | PathLike[str]]:
+    """The channels that have a file, in the order of the stack.
+
+    Raises:
+        DataError: an absent channel, unless the rules allow it; no channel at all.
+    """
+    if not paths:
+        raise ConfigError("no channel", expected="at least one")
+    files = {name: path for name, path in paths.items() if path is not None}
+    absent = [name for name in paths if name not in files]
+    if absent and (rules.missing_channels == "refuse" or not files):
+        raise DataError(
+            f"the channels {', '.join(files) or '(none)'}; no {', '.join(absent)}",
+            expected=", ".join(paths),
+            fix="add the missing files" + ("; or allow it: missing_channels=zero" if files else ""),
+        )
+    return files
+
+
+def void_remark(name: str, path: str | PathLike[str], lowest: float, highest: float, rules: StackRules) -> str | None:
+    """What is said of a channel that is 0 everywhere, where a channel may be absent; None of one that shows something.
+
+    Raises:
+        DataError: every voxel has one value.
+    """
+    if lowest == highest == 0 and rules.missing_channels == "zero":
+        return f"{name}: 0 everywhere, so it counts as absent"
+    if lowest == highest:
+        raise DataError(
+            f"no contrast: every voxel of channel {name} is {lowest:.6g}",
+            file=path,
+            expected="an image",
+            fix="export the channel again, or leave the case out",
+        )
+    return None
+
+
+def require_own_label(label: str | PathLike[str], files: Iterable[str | PathLike[str]]) -> None:
+    """Raises DataError where one file is to be image and label."""
+    if os.path.realpath(label) in {os.path.realpath(file) for file in files}:
+        raise DataError("one file as image and as label", file=label, expected="a file for each")
+
+
+def file_remarks(
+    paths: Mapping[str, str | PathLike[str] | None], files: Mapping[str, str | PathLike[str]], rules: StackRules
+) -> list[str]:
+    """What is said of the files as such: one that is two channels, channels without one."""
     first: dict[tuple[str, int | None], str] = {}
     remarks = []
     for name, path in files.items():
         other = first.setdefault((os.path.realpath(path), rules.policy_of(name).volume), name)
         if other != name:
             remarks.append(f"{name}: the same file as {other}")
+    absent = [name for name in paths if name not in files]
+    remarks += [f"{name}: absent, 0 everywhere" for name in absent]
+    if absent and absent[0] == next(iter(paths)):
+        remarks.append(f"the grid is that of {next(iter(files))}")
     return remarks
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
@@ -15,10 +14,11 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from pipeline.data.stack import StackRules, load_label, load_stack
+from pipeline.data.stack import load_label, load_stack, require_own_label
+from pipeline.data.stack_rules import stack_rules
 from pipeline.errors import ConfigError, DataError, PipelineError
 from pipeline.io import Volume, section_of
-from pipeline.io.policy import STRICT, ReadPolicy
+from pipeline.io.policy import STRICT
 from pipeline.transforms.absent_channels import PRESENT
 
 
@@ -78,26 +78,18 @@ class LoadImageStackd(MapTransform):
             raise ConfigError(f"keys {self.keys}", expected=f"{image_key} and {label_key}")
         self.channels = [name.lower() for name in channels]
         self.image_key, self.label_key = image_key, label_key
-        values = {int(label): int(value) for label, value in (label_values or {}).items()}
-        if len(set(values.values())) < len(values):
-            raise ConfigError(f"label_values={dict(label_values or {})}", expected="another value for each id")
-        self.rules = StackRules(
-            labels=None if labels is None else tuple(int(label) for label in labels),
-            label_values=values,
+        self.rules = stack_rules(
+            self.channels,
+            labels=labels,
+            label_values=label_values,
             on_other_grid=on_other_grid,
             missing_channels=missing_channels,
-            policy=ReadPolicy(
-                non_finite=non_finite,
-                assume_orientation=assume_orientation,
-                trust=trust,
-                volume=None if isinstance(volume, Mapping) else volume,
-                spacing_limits_mm=(float(spacing_limits_mm[0]), float(spacing_limits_mm[1])),
-            ),
-            volumes={name.lower(): n for name, n in volume.items()} if isinstance(volume, Mapping) else {},
+            non_finite=non_finite,
+            assume_orientation=assume_orientation,
+            trust=trust,
+            volume=volume,
+            spacing_limits_mm=spacing_limits_mm,
         )
-        unknown = [name for name in self.rules.volumes if name not in self.channels]
-        if unknown:
-            raise ConfigError(f"volume of {', '.join(unknown)}", expected=f"channels out of {', '.join(self.channels)}")
 
     def __repr__(self) -> str:  # MONAI names a failing step by it
         return f"{type(self).__name__} of {', '.join(self.channels)}"
@@ -117,8 +109,7 @@ class LoadImageStackd(MapTransform):
                 item[PRESENT] = torch.tensor(image.present)
             if self.label_key in self.keys and item.get(self.label_key) is not None:
                 path = item[self.label_key]
-                if os.path.realpath(path) in {os.path.realpath(file) for file in paths.values() if file is not None}:
-                    raise DataError("one file as image and as label", file=path, expected="a file for each")
+                require_own_label(path, (file for file in paths.values() if file is not None))
                 rules = self.rules
                 label = load_label(path, image.grid, rules.labels, rules.label_values, rules.label_policy)
                 item[self.label_key] = _tensor(label, path, case_id)
