@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.data.pseudonyms import hidden_error
 from pipeline.errors import DataError, PipelineError
 
 
@@ -33,20 +34,22 @@ def case_error(error: BaseException, item: Mapping[Any, Any]) -> PipelineError:
     step, cause = failing_step(error)
     where = f" (in {step})" if step else ""
     if isinstance(cause, PipelineError):
-        return type(cause)(
+        named = type(cause)(
             cause.found + where,
             expected=cause.expected,
             fix=cause.fix,
             case=cause.case or _case_id(item),
             file=cause.file,
         )
+        return hidden_error(named, item)
     image = item.get("image")
     file = next(iter(image.values()), None) if isinstance(image, Mapping) else image
-    return DataError(
+    failed = DataError(
         f"a case on which a transform fails with {type(cause).__name__}: {cause}{where}",
         case=_case_id(item),
         file=file if isinstance(file, str | os.PathLike) else None,
     )
+    return hidden_error(failed, item)
 
 
 def _case_id(item: Mapping[Any, Any]) -> str:

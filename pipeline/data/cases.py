@@ -131,7 +131,7 @@ def find_cases(
     if require_label:
         _refuse_unusable_labels(listing, root)
         entries = [entry for entry in entries if entry.labels or not entry.test]
-    if listing.problems and not (keep_incomplete and len(listing.problems) < len(entries)):
+    if listing.problems and not (keep_incomplete and any(map(_is_there, entries))):
         raise DataError(
             problem_text(listing.problems) + "\n",
             file=root,
@@ -224,6 +224,10 @@ def _cases(
         for entry in entries
     ]
     return sorted(cases, key=lambda case: case.case_id)
+
+
+def _is_there(entry: Entry) -> bool:
+    return all(path.is_file() for paths in entry.image.values() for path in paths)
 
 
 def _refuse_unusable_labels(listing: Listing, root: Path) -> None:

@@ -20,6 +20,7 @@ from monai.data import MetaTensor
 from tqdm import tqdm
 
 from pipeline.data.case_error import failing_step
+from pipeline.data.pseudonyms import hidden_error, without_paths
 from pipeline.errors import DataError, PipelineError
 from pipeline.geometry import Grid
 
@@ -150,7 +151,7 @@ def predict_cohort(
                 if found["output"]:
                     found["output"] = _below(Path(found["output"]), output_dir)
                 seconds = time.perf_counter() - began
-                outcomes.append(CaseOutcome(case, seconds=seconds, repairs=_repairs(prepared), **found))
+                outcomes.append(CaseOutcome(case, seconds=seconds, repairs=_repairs(prepared, item), **found))
                 bar.update()
                 bar.set_postfix(CohortResult(tuple(outcomes)).counts)
     finally:
@@ -195,10 +196,11 @@ def _explained(error: Exception, item: Item, log: Path) -> dict[str, Any]:
                 case=cause.case or str(item["case_id"]),
                 file=cause.file,
             )
-            return {"status": REFUSED, "reason": str(named), "output": ""}
+            return {"status": REFUSED, "reason": str(hidden_error(named, item)), "output": ""}
     with log.open("a", encoding="utf-8") as file:
-        file.write(f"case {item['case_id']}\n{''.join(traceback.format_exception(error))}\n")
-    return {"status": FAILED, "reason": f"{type(causes[-1]).__name__}: {causes[-1]}{where}", "output": ""}
+        file.write(f"case {item['case_id']}\n{without_paths(''.join(traceback.format_exception(error)), item)}\n")
+    reason = without_paths(f"{type(causes[-1]).__name__}: {causes[-1]}{where}", item)
+    return {"status": FAILED, "reason": reason, "output": ""}
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -207,8 +209,9 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _repairs(item: Item) -> tuple[str, ...]:
-    return tuple(getattr(item.get("image"), "meta", {}).get("repairs", "").splitlines())
+def _repairs(prepared: Item, item: Item) -> tuple[str, ...]:
+    repairs = getattr(prepared.get("image"), "meta", {}).get("repairs", "")
+    return tuple(without_paths(repairs, item).splitlines())
 
 
 def _below(path: Path, folder: Path) -> str:
