@@ -11,6 +11,7 @@ from pipeline.data import Case, StackRules
 from pipeline.data.stack_rules import stack_rules
 from pipeline.errors import ConfigError
 
+_LOADER = "pipeline.transforms.LoadImageStackd"
 _OF_THE_TRANSFORM = {"_target_", "keys", "channels", "image_key", "label_key", "allow_missing_keys"}
 
 
@@ -38,12 +39,13 @@ class DataRules:
 
 
 def data_rules(config: Mapping[str, Any]) -> DataRules:
-    """The rules in a resolved config: those with which its ``load`` step reads cases.
+    """The rules in a resolved config: those with which its ``load`` step reads cases; any label where it is another's.
 
     Raises:
         ConfigError: a ``load`` step with a value that is no value and no reference to one.
     """
-    load = {name: _value(config, value) for name, value in config["load"].items() if not name.startswith("_")}
+    load = config.get("load") or {}
+    load = {name: _value(config, value) for name, value in load.items() if load.get("_target_") == _LOADER}
     channels = tuple(str(name).lower() for name in load.get("channels") or config["channels"])
     keys = load.get("keys") or ["image", "label"]
     arguments = {name: value for name, value in load.items() if name not in _OF_THE_TRANSFORM}

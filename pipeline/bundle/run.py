@@ -222,7 +222,9 @@ def _refuse_early(config: dict[str, Any], data: str | Path, on_refusal: str, lab
         pseudonyms=config.get("pseudonyms"),
         missing_channels=asked.stack.missing_channels,
     )
-    check_headers([asked.loaded(case) for case in cases], asked.channels, asked.stack, on_refusal)
+    check_headers(
+        [asked.loaded(case) for case in cases], asked.channels, asked.stack, on_refusal, bool(config.get("pseudonyms"))
+    )
 
 
 def _refuse(overrides: Sequence[str], instead: dict[str, str]) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli import words
 from pipeline.cli.outcome import FAILED, keeps
 from pipeline.cli.progress import counted
 
@@ -27,9 +28,8 @@ def command(
     bundle: Annotated[
         str | None, typer.Option(metavar="BUNDLE", help="Check for this bundle: its channels, classes and policies.")
     ] = None,
-    layout: Annotated[
-        str | None, typer.Option(metavar="NAME", help="How the files are laid out, where it is not recognised.")
-    ] = None,
+    layout: words.Layout = None,
+    pseudonyms: words.Pseudonyms = None,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a page with pictures of the worst cases.")
     ] = None,
@@ -48,7 +48,7 @@ def command(
     from pipeline.cli.check_table import show
 
     with keeps("the cases that were read are kept; the same command goes on from there"), counted("cases") as count:
-        found = check(dataset, bundle, layout=layout, jobs=jobs, progress=count)
+        found = check(dataset, bundle, layout=layout, pseudonyms=pseudonyms, jobs=jobs, progress=count)
     show(found, every)
     if json_file is not None:
         from pipeline.data.summary import write_json

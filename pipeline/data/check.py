@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from pipeline.data.cases import Case, DatasetDescription
@@ -17,10 +18,14 @@ from pipeline.data.findings import INFO, REFUSED, REPAIRED, SEVERITIES, SHARED_F
 from pipeline.data.fingerprint import CaseFingerprint, DatasetFingerprint
 from pipeline.data.fingerprinting import DEFAULT_RULES, fingerprint_dataset, fingerprint_headers
 from pipeline.data.peers import LOOKS, class_name, class_volumes
+from pipeline.data.pseudonyms import MARK, without_paths
 from pipeline.data.stack_rules import StackRules
 from pipeline.errors import DataError
 
 logger = logging.getLogger(__name__)
+
+_MOST_CLASSES = 8
+"""Of which a line of the table gives the volumes one by one."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +40,17 @@ class CaseLine:
 
 @dataclass(frozen=True)
 class Check:
-    """What the doctor found; the findings are sorted, the worst first."""
+    """What the doctor found; the findings are sorted, the worst first.
+
+    ``why`` the dataset was taken for what it was; by which ``rules`` it was read; whether its ids are pseudonyms: then
+    nothing that is stored may name a file.
+    """
 
     fingerprint: DatasetFingerprint
     findings: tuple[Finding, ...]
     why: str = ""
     rules: StackRules = DEFAULT_RULES
+    pseudonymous: bool = False
 
     @property
     def refused(self) -> tuple[str, ...]:
@@ -53,9 +63,16 @@ class Check:
 
     def of_case(self, case_id: str) -> tuple[Finding, ...]:
         """Why this case is refused, and what concerns it and not many others too."""
-        (case,) = (case for case in self.fingerprint.cases if case.case_id == case_id)
-        own = (finding for finding in self.findings if case_id in finding.cases and self._is_single(finding))
-        return (*_refusals(case), *(finding for finding in own if finding.severity != REFUSED))
+        return self._by_case.get(case_id, ())
+
+    @cached_property
+    def _by_case(self) -> dict[str, tuple[Finding, ...]]:
+        said: dict[str, list[Finding]] = {case.case_id: _refusals(case) for case in self.fingerprint.cases}
+        for finding in self.findings:
+            if self._is_single(finding) and finding.severity != REFUSED:
+                for case_id in finding.cases:
+                    said[case_id].append(finding)
+        return {case_id: tuple(findings) for case_id, findings in said.items()}
 
     def _is_single(self, finding: Finding) -> bool:
         return 0 < len(finding.cases) < SHARED_FROM and len(finding.cases) < max(2, len(self.fingerprint.cases))
@@ -75,6 +92,8 @@ class Check:
                 for label, size in class_volumes(case).items()
                 if size
             ]
+            if len(ml) > _MOST_CLASSES:
+                ml = [f"{len(ml)} ids, together {sum(class_volumes(case).values()):.3g}"]
             label = ", ".join(ml) + (" ml" if ml and case.grid is not None and len(case.grid.shape) == 3 else "")
             if case.label is not None and not ml:
                 label = "empty"
@@ -89,10 +108,26 @@ def check_dataset(
     progress: Callable[[int, int], None] | None = None,
     kept_in: Path | None = None,
     rules: StackRules = DEFAULT_RULES,
+    pseudonymous: bool = False,
 ) -> Check:
-    """Look at every voxel of a dataset (once: see `fingerprint_dataset` for the arguments) and judge it."""
+    """Look at every voxel of a dataset (once: see `fingerprint_dataset` for the arguments) and judge it.
+
+    Args:
+        pseudonymous: the cases' ids are pseudonyms: no text may name a file.
+    """
     fingerprint = fingerprint_dataset(description, jobs, progress, kept_in, rules)
-    return Check(fingerprint, judge(fingerprint), description.why, rules)
+    if pseudonymous:
+        of = {case.case_id: case for case in description.cases}
+        cases = (replace(case, refusal=_hidden(case.refusal, of[case.case_id])) for case in fingerprint.cases)
+        fingerprint = replace(fingerprint, cases=tuple(cases))
+    return Check(fingerprint, judge(fingerprint), description.why, rules, pseudonymous)
+
+
+def _hidden(text: str | None, case: Case) -> str | None:
+    """A text about a case under a pseudonym, with channels for its paths."""
+    image = {name: str(path) for name, path in case.image.items()}
+    label = {} if case.label is None else {"label": str(case.label)}
+    return None if text is None else without_paths(text, {"case_id": case.case_id, "image": image, MARK: True} | label)
 
 
 def judge(dataset: DatasetFingerprint) -> tuple[Finding, ...]:
@@ -114,19 +149,25 @@ def _refusals(case: CaseFingerprint) -> list[Finding]:
 
 
 def check_headers(
-    cases: Sequence[Case], channels: Sequence[str], rules: StackRules = DEFAULT_RULES, on_refusal: str = "raise"
+    cases: Sequence[Case],
+    channels: Sequence[str],
+    rules: StackRules = DEFAULT_RULES,
+    on_refusal: str = "raise",
+    pseudonymous: bool = False,
 ) -> None:
     """Refuse, before any time is spent, all cases whose headers alone show that they can't be used.
 
     Args:
         on_refusal: ``"raise"`` one error that names them all; ``"skip"``: say so, loading leaves them out, unless none
             is left; ``"report"``: say so.
+        pseudonymous: the cases' ids are pseudonyms: no text may name a file.
 
     Raises:
         DataError: refused cases, or none left.
     """
     found = fingerprint_headers(cases, channels, rules)
-    reasons = [case.refusal.replace("\n", "\n  ") for case in found if case.refusal is not None]
+    said = [_hidden(one.refusal, case) if pseudonymous else one.refusal for one, case in zip(found, cases, strict=True)]
+    reasons = [reason.replace("\n", "\n  ") for reason in said if reason is not None]
     if not reasons:
         return
     text = f"{len(reasons)} of {len(cases)} cases that can't be used:\n  " + "\n  ".join(reasons) + "\n"

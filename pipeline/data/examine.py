@@ -14,7 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from pipeline.data.cases import Case
-from pipeline.data.fingerprint import CaseFingerprint, ChannelFingerprint, LabelFingerprint
+from pipeline.data.fingerprint import MANY_IDS, CaseFingerprint, ChannelFingerprint, LabelFingerprint
 from pipeline.data.intensities import absurd_voxels, background_value, body_shape, intensities, miniature, of_values
 from pipeline.data.label import load_label, require_label_grid
 from pipeline.data.stack import file_remarks, present_files, require_own_label, resampling_remark, void_remark
@@ -25,8 +25,6 @@ from pipeline.io import Volume, is_section, read_header, read_image, read_image_
 from pipeline.io.policy import ReadPolicy
 
 _MOST_FOREGROUND = 500_000
-_MANY_IDS = 64
-"""A segmentation has fewer classes than this; an image that is taken for one has more values."""
 
 
 def file_state(case: Case) -> dict[str, tuple[int, int]]:
@@ -150,7 +148,7 @@ def _files(case: Case, channels: Sequence[str], rules: StackRules, record: _Reco
 def _header(path: Path, policy: ReadPolicy) -> tuple[Grid, tuple[str, ...], str]:
     """Grid, what was put right, and the type of the stored values."""
     if is_section(path):
-        return read_image_grid(path), (), path.suffix.lower().lstrip(".")
+        return read_image_grid(path), (), section_of(path)[0].suffix.lower().lstrip(".")
     header = read_header(path, policy)
     return header.grid, header.repairs, header.dtype.name
 
@@ -221,7 +219,7 @@ def _label(file: str, ids: np.ndarray, grid: Grid, record: _Record) -> LabelFing
     voxels = {int(label): int(count) for label, count in zip(found, counts, strict=True)}
     voxels = {0: 0} | voxels
     classes = [label for label in voxels if label != 0]
-    if len(classes) > _MANY_IDS:
+    if len(classes) > MANY_IDS:
         record.warnings.append(
             f"label: {len(classes)} different ids ({classes[0]} to {classes[-1]}): an image in the label's place?"
         )

@@ -20,6 +20,8 @@ Progress = Callable[[int, int], None]
 """Called with how many cases are done, and of how many."""
 
 _KEEP_EVERY_S = 10.0
+_KEEPING_SHARE = 0.05
+"""Of the time, at most: what is kept of thousands of cases takes seconds to write."""
 
 
 def fingerprint_headers(
@@ -71,14 +73,16 @@ def fingerprint_dataset(
     if progress is not None:
         progress(len(current), len(description.cases))
     try:
-        saved = time.monotonic()
+        saved, pause = time.monotonic(), _KEEP_EVERY_S
         for fingerprint in _each(examine_voxels, changed, channels, rules, jobs):
             current[fingerprint.case_id] = fingerprint
             if progress is not None:
                 progress(len(current), len(description.cases))
-            if time.monotonic() - saved > _KEEP_EVERY_S:
+            if time.monotonic() - saved > pause:
+                began = time.monotonic()
                 store.write(current.values())
                 saved = time.monotonic()
+                pause = max(_KEEP_EVERY_S, (saved - began) / _KEEPING_SHARE)
     finally:
         if changed:
             store.write(current.values())

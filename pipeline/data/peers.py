@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.data.findings import INFO, WARNING, Finding
-from pipeline.data.fingerprint import CaseFingerprint, DatasetFingerprint
+from pipeline.data.fingerprint import MANY_IDS, CaseFingerprint, DatasetFingerprint
 from pipeline.data.onto_grid import covered_share
 from pipeline.data.outliers import LEAST_PEERS, copies, mirrored, odd_ones, on_the_other_side
 from pipeline.data.stack import LEAST_OVERLAP
@@ -24,7 +24,7 @@ _SIDES = ("left and right", "front and back", "top and bottom")
 
 
 def _classes(dataset: DatasetFingerprint, usable: Sequence[CaseFingerprint]) -> list[Finding]:
-    labelled = [case for case in usable if case.label is not None]
+    labelled = segmented(usable)
     holders: dict[int, list[str]] = defaultdict(list)
     for case in labelled:
         for label, count in case.label.voxels.items():  # type: ignore[union-attr]
@@ -60,9 +60,9 @@ _ID_FIX = "correct it, or give the id a name among the classes"
 
 def _labels(dataset: DatasetFingerprint, usable: Sequence[CaseFingerprint]) -> list[Finding]:
     findings = []
-    labelled = [case for case in usable if case.label is not None]
+    labelled = segmented(usable)
     without = tuple(case.case_id for case in usable if case.label is None)
-    if without and labelled:
+    if without and len(without) < len(usable):
         text = f"{len(without)} of {len(usable)} cases have no label"
         findings.append(Finding(WARNING, "label", text, without, fix="they can be predicted, not trained on"))
     elif without:
@@ -246,6 +246,11 @@ def _flagged(
         ids = tuple(case_id for case_id, _ in picked)
         return [Finding(WARNING, topic, text, ids, usual, "two kinds of scans? " + fix)]
     return [Finding(WARNING, topic, f"{what} {text}", (case_id,), f"{usual} (median)", fix) for case_id, text in picked]
+
+
+def segmented(cases: Sequence[CaseFingerprint]) -> list[CaseFingerprint]:
+    """Those with a label of classes: not with one of hundreds of objects, or an image in its place."""
+    return [case for case in cases if case.label is not None and len(case.label.voxels) <= MANY_IDS + 1]
 
 
 def class_volumes(case: CaseFingerprint) -> dict[int, float]:

@@ -30,7 +30,7 @@ def summary(dataset: DatasetFingerprint) -> dict[str, Any]:
     """
     usable = dataset.usable
     places = [in_world_order(case.grid) for case in usable if case.grid is not None]
-    volumes = [class_volumes(case) for case in usable if case.label is not None]
+    volumes = [class_volumes(case) for case in segmented(usable)]
     channels = {}
     for name in dataset.channel_names:
         having = [case.channels[name] for case in usable if name in case.channels]
@@ -131,13 +131,17 @@ def as_json(check: Check) -> dict[str, Any]:
 
     ``dataset``, ``layout``, ``why`` (it was taken for that), ``channels``, ``classes``; ``summary``: see `summary`;
     ``findings``: objects with the fields of `Finding`; ``cases``: objects with the fields of
-    `pipeline.data.fingerprint.CaseFingerprint`.
+    `pipeline.data.fingerprint.CaseFingerprint`, under pseudonyms without their files.
     """
     dataset = check.fingerprint
     cases: list[dict[str, Any]] = plain(list(dataset.cases))
     for case in cases:
         for channel in case["channels"].values():
             del channel["miniature"]  # a picture for comparisons, of no use to a reader
+        if check.pseudonymous:
+            del case["file_state"]
+            for part in (*case["channels"].values(), *([case["label"]] if case["label"] else [])):
+                del part["file"]
     return {
         "dataset": dataset.dataset_dir,
         "layout": dataset.layout,

@@ -65,6 +65,23 @@ def test_what_can_not_run_ends_with_2(scans, tmp_path, words):
     assert check(tmp_path, *words).exit_code == 2
 
 
+def test_under_pseudonyms_no_id_and_no_file_is_said_or_written(scans, tmp_path):
+    (scans / "sub-1" / "cbv.nii.gz").write_bytes(b"")
+    names = tmp_path / "names.csv"
+    names.write_text("id,pseudonym\nsub-0,P7\nsub-1,P8\nsub-2,P9\n")
+    files = tmp_path / "check.json", tmp_path / "check.html"
+    result = check(tmp_path, scans, "--pseudonyms", names, "--json", files[0], "--html", files[1])
+    assert result.exit_code == 1
+    for text in (result.stdout, *(file.read_text(encoding="utf-8") for file in files)):
+        assert "P8" in text
+        assert "cbv of P8" in text
+        assert "sub-" not in text
+    names.write_text("id,pseudonym\nsub-0,P7\n")
+    result = check(tmp_path, scans, "--pseudonyms", names)
+    assert result.exit_code == 2
+    assert "2 of 3 cases without a pseudonym: sub-1, sub-2" in result.stderr
+
+
 def test_of_many_cases_the_clean_ones_are_only_counted(tmp_path):
     rng = np.random.default_rng(0)
     for number in range(30):
