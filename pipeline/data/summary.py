@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.data.check import Check
 from pipeline.data.fingerprint import PERCENTILES, DatasetFingerprint
 from pipeline.data.fingerprint_store import plain
-from pipeline.data.peers import class_name, class_volumes, in_world_order
+from pipeline.data.peers import class_name, class_volumes, in_world_order, segmented
 from pipeline.io.stream import cannot
 
 
