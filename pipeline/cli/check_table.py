@@ -38,9 +38,9 @@ def show(check: Check, every: bool = False, console: Console | None = None) -> N
         heads = tuple(f"[bold]{head}[/bold]" for head in ("case", "image", "label", "verdict"))
         _print_rows(console, [heads, *(_row(line) for line in listed)])
     said = [(f.severity, f"{sentence(f, folder)}{_named(f.cases)}") for f in check.shared]
-    said += [
-        (f.severity, f"{line.case_id}: {sentence(f, folder, line.case_id)}") for line in lines for f in line.findings
-    ]
+    for line in lines:
+        own = [f for f in line.findings if f in check.findings]  # not what is said above, with many others
+        said += [(f.severity, f"{line.case_id}: {sentence(f, folder, line.case_id)}") for f in own]
     if said:
         console.print()
         order = list(_COLOURS)

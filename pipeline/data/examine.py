@@ -122,7 +122,7 @@ def _examined(case: Case, channels: Sequence[str], rules: StackRules) -> CaseFin
                 read = load_label(case.label, grid, rules.labels, rules.label_values, rules.label_policy)
                 record.repairs += [text if text.startswith("label: ") else f"label: {text}" for text in read.repairs]
                 ids = read.array[0]
-                label = _label(str(case.label), ids, grid, record)
+                label = _label(str(case.label), ids, grid)
     measured = {}
     for name, volume in volumes.items():
         with record.refusing():
@@ -214,27 +214,23 @@ def _under_label(volume: Volume, ids: np.ndarray, grid: Grid) -> np.ndarray:
     return ndimage.map_coordinates(volume.array, index[inside.all(axis=1)].T, np.float32, order=1, mode="nearest")
 
 
-def _label(file: str, ids: np.ndarray, grid: Grid, record: _Record) -> LabelFingerprint:
+def _label(file: str, ids: np.ndarray, grid: Grid) -> LabelFingerprint:
     found, counts = np.unique(ids, return_counts=True)
-    voxels = {int(label): int(count) for label, count in zip(found, counts, strict=True)}
-    voxels = {0: 0} | voxels
-    classes = [label for label in voxels if label != 0]
-    if len(classes) > MANY_IDS:
-        record.warnings.append(
-            f"label: {len(classes)} different ids ({classes[0]} to {classes[-1]}): an image in the label's place?"
-        )
-        return LabelFingerprint(file, voxels, {})
-    if not classes:
+    voxels = {0: 0} | {int(label): int(count) for label, count in zip(found, counts, strict=True)}
+    if len(voxels) > MANY_IDS + 1 or len(voxels) == 1:
         return LabelFingerprint(file, voxels, {})
     box = ndimage.find_objects((ids != 0).astype(np.uint8))[0]
-    inside = ids[box]
+    number = np.searchsorted(found, ids[box]).astype(np.int32) + 1  # whatever the ids are, from 1 on
     connected = np.ones((3,) * ids.ndim)
     components, centres = {}, {}
-    for label in classes:
-        own = inside == label
+    for label, own_box in zip(found.tolist(), ndimage.find_objects(number, len(found)), strict=True):
+        if label == 0:
+            continue
+        own = number[own_box] == np.searchsorted(found, label) + 1
         components[label] = int(ndimage.label(own, connected)[1])
         if ids.ndim == 3:
-            centres[label] = _centre(own, [side.start for side in box], grid)
+            start = [outer.start + inner.start for outer, inner in zip(box, own_box, strict=True)]
+            centres[label] = _centre(own, start, grid)
     sides = tuple((side.stop - side.start) * spacing for side, spacing in zip(box, grid.spacing_mm, strict=True))
     return LabelFingerprint(file, voxels, components, sides, centres)
 

@@ -14,8 +14,8 @@ from pipeline.geometry import Grid
 
 PERCENTILES = (0.5, 1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 99.5)
 MINIATURE_SIDE = 12
-MANY_IDS = 64
-"""A segmentation has no more classes than this; separate objects, or an image in the label's place, have."""
+MANY_IDS = 256
+"""A segmentation has no more classes than this; of the ids of more, pieces and centres are not kept."""
 
 
 @dataclass(frozen=True)

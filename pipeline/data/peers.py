@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.data.findings import INFO, WARNING, Finding
-from pipeline.data.fingerprint import MANY_IDS, CaseFingerprint, DatasetFingerprint
+from pipeline.data.fingerprint import CaseFingerprint, DatasetFingerprint
 from pipeline.data.onto_grid import covered_share
 from pipeline.data.outliers import LEAST_PEERS, copies, mirrored, odd_ones, on_the_other_side
 from pipeline.data.stack import LEAST_OVERLAP
@@ -20,35 +20,46 @@ from pipeline.geometry import Grid
 MIXTURE_SHARE = 0.2
 """Where more cases than this share stand out, they are no outliers but a second kind."""
 
+_MOST_UNNAMED = 16
+"""Classes that a dataset may have without naming them: the ids of more number objects, or are an image's values."""
+
 _SIDES = ("left and right", "front and back", "top and bottom")
 
 
+def _objects(dataset: DatasetFingerprint, usable: Sequence[CaseFingerprint]) -> list[Finding]:
+    """Labels whose ids are no classes: separate objects, or an image in the label's place."""
+    numbers = {case.case_id: len(case.label.voxels) - 1 for case in usable if case.label is not None}
+    if are_objects(dataset):
+        text = f"labels of up to {max(numbers.values())} ids without names: objects, not compared as classes"
+        return [Finding(INFO, "label", text)]
+    return [
+        Finding(WARNING, "label", f"a label of {number} ids: an image in the label's place?", (case_id,))
+        for case_id, number in numbers.items()
+        if number > _most_ids(dataset)
+    ]
+
+
 def _classes(dataset: DatasetFingerprint, usable: Sequence[CaseFingerprint]) -> list[Finding]:
-    labelled = segmented(usable)
+    labelled = segmented(dataset)
+    held = {case.case_id: [i for i, n in case.label.voxels.items() if i and n] for case in labelled if case.label}
+    filled = [case_id for case_id, labels in held.items() if labels]
     holders: dict[int, list[str]] = defaultdict(list)
-    for case in labelled:
-        for label, count in case.label.voxels.items():  # type: ignore[union-attr]
-            if label != 0 and count:
-                holders[label].append(case.case_id)
-    findings = []
-    filled = sum(any(case.case_id in ids for ids in holders.values()) for case in labelled)
+    for case_id, labels in held.items():
+        for label in labels:
+            holders[label].append(case_id)
+    known = ", ".join(f"{label} {name}" for label, name in dataset.classes.items())
+    findings, odd = [], defaultdict(list)
     for label, ids in sorted(holders.items()):
         if dataset.classes and label not in dataset.classes:
-            known = ", ".join(f"{name} {text}" for name, text in dataset.classes.items())
-            findings.append(
-                Finding(WARNING, "classes", f"label id {label}, which has no name", tuple(ids), known, _ID_FIX)
-            )
-        elif filled >= LEAST_PEERS and len(ids) <= max(1, 0.05 * filled) and len(holders) > 1:
-            text = f"label id {label} occurs here and in no other case"
-            findings.append(Finding(WARNING, "classes", text, tuple(ids), fix=_ID_FIX))
-        elif filled >= LEAST_PEERS and 0 < filled - len(ids) <= max(1, 0.05 * filled):
-            missing = tuple(
-                case.case_id
-                for case in labelled
-                if case.case_id not in ids and any(case.case_id in other for other in holders.values())
-            )
-            text = f"no voxel of label {class_name(dataset, label)}"
-            findings.append(Finding(WARNING, "classes", text, missing, "all other cases have it", "look at the label"))
+            odd[tuple(ids), "which the classes do not name"].append(label)
+        elif len(filled) >= LEAST_PEERS and len(ids) <= max(1, 0.05 * len(filled)) and len(holders) > 1:
+            odd[tuple(ids), "in no other case"].append(label)
+        elif len(filled) >= LEAST_PEERS and 0 < len(filled) - len(ids) <= max(1, 0.05 * len(filled)):
+            without, text = tuple(set(filled) - set(ids)), f"no voxel of {class_name(dataset, label)}"
+            findings.append(Finding(WARNING, "classes", text, without, "all other cases have it", "look at the label"))
+    for (ids, why), labels in odd.items():
+        text = f"label id{'s' if len(labels) > 1 else ''} {', '.join(map(str, labels))}, {why}"
+        findings.append(Finding(WARNING, "classes", text, ids, known, _ID_FIX))
     absent = [name for label, name in dataset.classes.items() if label and label not in holders]
     if labelled and absent:
         findings.append(Finding(WARNING, "classes", f"no case has any {', '.join(absent)}"))
@@ -60,7 +71,7 @@ _ID_FIX = "correct it, or give the id a name among the classes"
 
 def _labels(dataset: DatasetFingerprint, usable: Sequence[CaseFingerprint]) -> list[Finding]:
     findings = []
-    labelled = segmented(usable)
+    labelled = segmented(dataset)
     without = tuple(case.case_id for case in usable if case.label is None)
     if without and len(without) < len(usable):
         text = f"{len(without)} of {len(usable)} cases have no label"
@@ -248,9 +259,22 @@ def _flagged(
     return [Finding(WARNING, topic, f"{what} {text}", (case_id,), f"{usual} (median)", fix) for case_id, text in picked]
 
 
-def segmented(cases: Sequence[CaseFingerprint]) -> list[CaseFingerprint]:
-    """Those with a label of classes: not with one of hundreds of objects, or an image in its place."""
-    return [case for case in cases if case.label is not None and len(case.label.voxels) <= MANY_IDS + 1]
+def are_objects(dataset: DatasetFingerprint) -> bool:
+    """Whether the ids of the labels number objects (cells, lesions): many more than there are names for."""
+    numbers = [len(case.label.voxels) - 1 for case in dataset.usable if case.label is not None]
+    return bool(numbers) and float(np.median(numbers)) > _most_ids(dataset)
+
+
+def segmented(dataset: DatasetFingerprint) -> list[CaseFingerprint]:
+    """The usable cases whose label ids are classes."""
+    if are_objects(dataset):
+        return []
+    most = _most_ids(dataset)
+    return [case for case in dataset.usable if case.label is not None and len(case.label.voxels) - 1 <= most]
+
+
+def _most_ids(dataset: DatasetFingerprint) -> int:
+    return len(dataset.classes) + _MOST_UNNAMED
 
 
 def class_volumes(case: CaseFingerprint) -> dict[int, float]:
@@ -278,4 +302,4 @@ def class_name(dataset: DatasetFingerprint, label: int) -> str:
     return dataset.classes.get(label, f"id {label}")
 
 
-LOOKS = (_classes, _labels, _copies, _mirrored, _reference, _orientations, _geometry, _intensities, _types)
+LOOKS = (_objects, _classes, _labels, _copies, _mirrored, _reference, _orientations, _geometry, _intensities, _types)

@@ -26,11 +26,11 @@ def summary(dataset: DatasetFingerprint) -> dict[str, Any]:
     the reference channel, along left-right, front-back and up-down. ``orientations``: code -> how many are stored so.
     ``channels``: per channel the median over the cases of the body's percentiles 0.5, 50 and 99.5, the extremes of all
     voxels, and how many cases are stored in which type. ``labels``: per class in how many cases it occurs, and its
-    volume in ml where it does. ``empty_labels``: cases with a label of nothing but background.
+    volume in ml (of sections: pixels) where it does. ``empty_labels``: cases with a label of nothing but background.
     """
     usable = dataset.usable
     places = [in_world_order(case.grid) for case in usable if case.grid is not None]
-    volumes = [class_volumes(case) for case in segmented(usable)]
+    volumes = [class_volumes(case) for case in segmented(dataset)]
     channels = {}
     for name in dataset.channel_names:
         having = [case.channels[name] for case in usable if name in case.channels]
@@ -93,8 +93,9 @@ def summary_lines(check: Check) -> list[tuple[str, str]]:
             f"{one['minimum']:.4g} to {one['maximum']:.4g}; {kinds})"
         )
         lines.append((f"channel {name}", text))
+    unit = "ml" if len(numbers["shape"].get("median", ())) == 3 else "pixels"
     for name, one in numbers["labels"].items():
-        size = f": {_range(one, '', '.3g')} ml" if one["cases"] and numbers["shape"] else ""
+        size = f": {_range(one, '', '.3g')} {unit}" if one["cases"] else ""
         lines.append((f"label {name}", f"in {one['cases']} cases{size}"))
     if numbers["empty_labels"]:
         lines.append(("empty labels", str(numbers["empty_labels"])))

@@ -171,7 +171,12 @@ PLANTED = {
     "mirrored label": (relabelled(mirrored_label), "warning", "left and right"),
     "a large label": (relabelled(bigger), "warning", "volume of id 1:"),
     "another id": (relabelled(with_id_7), "warning", "label id 7"),
-    "a class missing": (relabelled(without_2), "warning", "no voxel of label id 2"),
+    "image as label": (
+        lambda folder: write_volume(of_sub_04(folder)[1], image(4).astype(np.uint16), GRID),
+        "warning",
+        "an image in the label's place?",
+    ),
+    "a class missing": (relabelled(without_2), "warning", "no voxel of id 2"),
     "a label missing": (lambda folder: of_sub_04(folder)[1].unlink(), "warning", "no label"),
     "an empty label": (relabelled(np.zeros_like), "info", "1 of 9 labels are empty"),
 }
@@ -206,6 +211,16 @@ def test_a_clean_dataset_has_no_finding(dataset):
     assert numbers["labels"]["id 2"]["median"] == pytest.approx(0.072)
     assert numbers["channels"]["t1"]["stored"] == {"float32": CASES}
     assert ("voxel size", "1x1x2 mm") in summary_lines(found)
+
+
+def test_ids_that_number_objects_are_not_compared_as_classes(dataset):
+    for number, path in enumerate(sorted(dataset.rglob("*_label.nii.gz"))):
+        ids = np.zeros(GRID.shape, np.uint16)
+        ids[::4, ::4, ::4].flat[: 20 + number] = np.arange(1, 21 + number)
+        write_volume(path, ids, GRID)
+    (finding,) = checked(dataset).findings
+    assert (finding.severity, finding.cases) == ("info", ())
+    assert finding.found == "labels of up to 28 ids without names: objects, not compared as classes"
 
 
 def test_what_all_cases_share_is_said_once(dataset):
