@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.data.findings import INFO, WARNING, Finding
+from pipeline.data.findings import INFO, SHARED_FROM, WARNING, Finding
 from pipeline.data.fingerprint import CaseFingerprint, DatasetFingerprint
 from pipeline.data.onto_grid import covered_share
 from pipeline.data.outliers import LEAST_PEERS, copies, mirrored, odd_ones, on_the_other_side
@@ -55,11 +55,11 @@ def _classes(dataset: DatasetFingerprint, usable: Sequence[CaseFingerprint]) -> 
         elif len(filled) >= LEAST_PEERS and len(ids) <= max(1, 0.05 * len(filled)) and len(holders) > 1:
             odd[tuple(ids), "in no other case"].append(label)
         elif len(filled) >= LEAST_PEERS and 0 < len(filled) - len(ids) <= max(1, 0.05 * len(filled)):
-            without, text = tuple(set(filled) - set(ids)), f"no voxel of {class_name(dataset, label)}"
+            without, text = tuple(i for i in filled if i not in ids), f"no voxel of {class_name(dataset, label)}"
             findings.append(Finding(WARNING, "classes", text, without, "all other cases have it", "look at the label"))
-    for (ids, why), labels in odd.items():
+    for (having, why), labels in odd.items():
         text = f"label id{'s' if len(labels) > 1 else ''} {', '.join(map(str, labels))}, {why}"
-        findings.append(Finding(WARNING, "classes", text, ids, known, _ID_FIX))
+        findings.append(Finding(WARNING, "classes", text, having, known, _ID_FIX))
     absent = [name for label, name in dataset.classes.items() if label and label not in holders]
     if labelled and absent:
         findings.append(Finding(WARNING, "classes", f"no case has any {', '.join(absent)}"))
@@ -252,7 +252,7 @@ def _flagged(
     """A finding per odd case; a single one where there are too many to be called odd."""
     share = float(np.mean(odd)) if len(odd) else 0.0
     picked = [(case.case_id, text) for case, text, flag in zip(cases, words, odd, strict=True) if flag]
-    if share > MIXTURE_SHARE:
+    if share > MIXTURE_SHARE and len(picked) >= SHARED_FROM:
         text = f"{what} of {len(picked)} of {len(cases)} cases far from the others', such as {picked[0][1]}"
         ids = tuple(case_id for case_id, _ in picked)
         return [Finding(WARNING, topic, text, ids, usual, "two kinds of scans? " + fix)]
