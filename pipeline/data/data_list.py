@@ -96,10 +96,10 @@ def data_list(
             split = split or _split(cases, folds, fold, seed, spatial_dims, stratify)
             wanted = set(_known(split, cases, split_file).train if part == "train" else split.validate)
             cases = [case for case in cases if case.case_id in wanted]
-    return [_item(case, pseudonymous=names is not None) for case in cases]
+    return [_item(case) for case in cases]
 
 
-def _item(case: Case, pseudonymous: bool) -> dict[str, Any]:
+def _item(case: Case) -> dict[str, Any]:
     item: dict[str, Any] = {
         "case_id": case.case_id,
         "relative": case.relative.as_posix(),
@@ -109,7 +109,7 @@ def _item(case: Case, pseudonymous: bool) -> dict[str, Any]:
         item["label"] = str(case.label)
     if _patient(case) != patient_of(case.case_id):
         item["patient"] = _patient(case)
-    return item | ({MARK: True} if pseudonymous else {})
+    return item | ({MARK: True} if case.pseudonymous else {})
 
 
 def _patient(case: Case) -> str:
