@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pipeline.data.complete import complete_entries, problem_text, refuse_duplicates
 from pipeline.data.layouts import SUFFIXES, Entry, Listing, Recognised, recognise
-from pipeline.data.pseudonyms import MARK, Pseudonyms, without_paths
+from pipeline.data.pseudonyms import Pseudonyms
 from pipeline.data.sections import each_section
 from pipeline.errors import ConfigError, DataError
 
@@ -35,7 +35,6 @@ class Case:
         label: the reference segmentation, where there is one.
         relative: folder of the first channel below the dataset: results keep it.
         patient: to whom the case belongs, where the layout knows; None leaves it to the id's text (`patient_of`).
-        pseudonymous: whether the id is a pseudonym: then no path of the case may be said or stored.
     """
 
     case_id: str
@@ -43,13 +42,6 @@ class Case:
     label: Path | None = None
     relative: Path = field(default=Path())
     patient: str | None = None
-    pseudonymous: bool = False
-
-    def hidden(self, text: str) -> str:
-        """A text about the case as it may be said and stored: without its paths where the id is a pseudonym."""
-        label = None if self.label is None else str(self.label)
-        item = {"case_id": self.case_id, "image": self.image, "label": label, MARK: self.pseudonymous}
-        return without_paths(text, item)
 
 
 @dataclass(frozen=True)
@@ -111,6 +103,7 @@ def find_cases(
     layout: str | None = None,
     pseudonyms: str | PathLike[str] | Pseudonyms | None = None,
     patients: Mapping[str, str] | None = None,
+    missing_channels: str = "refuse",
 ) -> list[Case]:
     """All cases of a dataset, sorted by id.
 
@@ -126,6 +119,7 @@ def find_cases(
         pseudonyms: what takes the place of the ids, or the file that says so (`pipeline.data.pseudonyms`); then
             ``relative`` is empty, and ``patient`` is a pseudonym too.
         patients: case id -> patient, instead of what the layout says.
+        missing_channels: ``"zero"`` where a case is usable that lacks channels, but not all.
 
     Raises:
         DataError: nothing there; channels or labels missing, or one id twice: with every case that it concerns.
@@ -152,7 +146,16 @@ def find_cases(
     if pseudonyms is not None:
         names_of = pseudonyms if isinstance(pseudonyms, Pseudonyms) else Pseudonyms.read(pseudonyms)
         entries = names_of.applied(entries)
-    return _cases(listing, entries, root, require_label, keep_incomplete, spatial_dims, pseudonyms is not None)
+    return _cases(
+        listing,
+        entries,
+        root,
+        require_label,
+        keep_incomplete,
+        spatial_dims,
+        name_files=pseudonyms is None,
+        missing_channels=missing_channels,
+    )
 
 
 def _checked(
@@ -193,12 +196,13 @@ def _cases(
     require_label: bool,
     keep_incomplete: bool,
     spatial_dims: int,
-    pseudonymous: bool = False,
+    name_files: bool = True,
+    missing_channels: str = "refuse",
 ) -> list[Case]:
     if spatial_dims == 2:
-        entries = each_section(entries, name_files=not pseudonymous)
+        entries = each_section(entries, name_files)
     channels = listing.channel_names
-    entries = complete_entries(entries, channels, root, require_label, keep_incomplete)
+    entries = complete_entries(entries, channels, root, require_label, keep_incomplete, missing_channels)
     if not entries:
         suffix = SUFFIXES[spatial_dims][0]
         raise DataError(
@@ -216,7 +220,6 @@ def _cases(
             entry.labels[0] if entry.labels else None,
             entry.folder,
             entry.patient,
-            pseudonymous,
         )
         for entry in entries
     ]

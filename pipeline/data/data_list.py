@@ -35,6 +35,7 @@ def data_list(
     pseudonyms: str | PathLike[str] | None = None,
     patients: str | PathLike[str] | None = None,
     stratify: bool = False,
+    missing_channels: str = "refuse",
 ) -> list[dict]:
     """A dataset, or a part of it, as the list of items that MONAI's datasets take.
 
@@ -54,6 +55,7 @@ def data_list(
             what the layout or the ids say.
         stratify: whether the folds resemble each other in the volumes of their labels; every label is read once. Off
             where a split must be the one of an earlier version.
+        missing_channels: ``"zero"`` where a case is usable that lacks channels, but not all.
 
     Returns:
         ``{"case_id": str, "relative": folder, "image": {channel: path}, "label": path}`` per case; no ``"label"`` where
@@ -78,6 +80,7 @@ def data_list(
         layout=layout,
         pseudonyms=names,
         patients=read_patients(patients) if patients is not None else None,
+        missing_channels=missing_channels,
     )
     if part != "all":
         split = None if split_file is None else _renamed(read_split(split_file, fold), names)
@@ -96,10 +99,10 @@ def data_list(
             split = split or _split(cases, folds, fold, seed, spatial_dims, stratify)
             wanted = set(_known(split, cases, split_file).train if part == "train" else split.validate)
             cases = [case for case in cases if case.case_id in wanted]
-    return [_item(case) for case in cases]
+    return [_item(case, pseudonymous=names is not None) for case in cases]
 
 
-def _item(case: Case) -> dict[str, Any]:
+def _item(case: Case, pseudonymous: bool) -> dict[str, Any]:
     item: dict[str, Any] = {
         "case_id": case.case_id,
         "relative": case.relative.as_posix(),
@@ -109,7 +112,7 @@ def _item(case: Case) -> dict[str, Any]:
         item["label"] = str(case.label)
     if _patient(case) != patient_of(case.case_id):
         item["patient"] = _patient(case)
-    return item | ({MARK: True} if case.pseudonymous else {})
+    return item | ({MARK: True} if pseudonymous else {})
 
 
 def _patient(case: Case) -> str:

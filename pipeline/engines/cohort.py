@@ -19,6 +19,7 @@ import torch
 from monai.data import MetaTensor
 from tqdm import tqdm
 
+from pipeline.data.case_error import failing_step
 from pipeline.data.pseudonyms import hidden_error, without_paths
 from pipeline.errors import DataError, PipelineError
 from pipeline.geometry import Grid
@@ -183,13 +184,22 @@ def _predicted(
 
 def _explained(error: Exception, item: Item, log: Path) -> dict[str, Any]:
     """Refused or failed, and why; MONAI wraps what a transform raises, so the reason may lie deeper."""
-    case, causes = str(item["case_id"]), list(_causes(error))
+    step, _ = failing_step(error)
+    where = f" (in {step})" if step else ""
+    causes = list(_causes(error))
     for cause in causes:
         if isinstance(cause, PipelineError):
-            return {"status": REFUSED, "reason": str(hidden_error(cause.for_case(case), item)), "output": ""}
+            named = type(cause)(
+                cause.found + where,
+                expected=cause.expected,
+                fix=cause.fix,
+                case=cause.case or str(item["case_id"]),
+                file=cause.file,
+            )
+            return {"status": REFUSED, "reason": str(hidden_error(named, item)), "output": ""}
     with log.open("a", encoding="utf-8") as file:
-        file.write(f"case {case}\n{without_paths(''.join(traceback.format_exception(error)), item)}\n")
-    reason = without_paths(f"{type(causes[-1]).__name__}: {causes[-1]}", item)
+        file.write(f"case {item['case_id']}\n{without_paths(''.join(traceback.format_exception(error)), item)}\n")
+    reason = without_paths(f"{type(causes[-1]).__name__}: {causes[-1]}{where}", item)
     return {"status": FAILED, "reason": reason, "output": ""}
 
 
