@@ -170,6 +170,19 @@ def test_bids_without_sessions_runs_and_labels_that_are_none(tmp_path):
         find_cases(runs, ["cbf"])
 
 
+def test_a_bundle_of_one_channel_takes_the_only_one_there_is(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    touch(tmp_path, *(f"sub-{s}/anat/sub-{s}_T1w.nii.gz" for s in "12"))
+    assert names_of(find_cases(tmp_path, ["mri"], require_label=False)[0]) == {"mri": "sub-1_T1w.nii.gz"}
+    assert "t1 is taken for mri: there is no other" in caplog.text
+    touch(tmp_path, *(f"sub-{s}/anat/sub-{s}_T2w.nii.gz" for s in "12"))
+    with pytest.raises(DataError, match="the channels t1, t2; expected mri"):
+        find_cases(tmp_path, ["mri"], require_label=False)
+    touch(tmp_path / "18", "case_1/VSD.Brain.XX.O.MR_ADC.1/VSD.Brain.XX.O.MR_ADC.1.nii")
+    with pytest.raises(DataError, match="the channels adc; expected cbf, cbv"):
+        find_cases(tmp_path / "18", ["cbf", "cbv"], require_label=False)
+
+
 def test_isles_18(tmp_path):
     for case, part in ((1, "TRAINING"), (2, "TRAINING"), (1, "TESTING")):
         kinds = ["CT", "CT_4DPWI", "CT_CBF", "CT_CBV", "CT_MTT", "CT_Tmax", *(["OT"] if part == "TRAINING" else [])]

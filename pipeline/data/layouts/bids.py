@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.data.layouts.folder import Entry, File, Folder, Listing
+from pipeline.data.layouts.folder import Entry, File, Folder, Listing, other_channels
 from pipeline.data.layouts.names import NO_LABEL, OUTLINED, SERIES, before, without
 
 DATATYPES = frozenset(("anat", "perf", "dwi", "func", "pet", "ct", "cta", "ctp", "swi", "fmap", "micr"))
@@ -90,7 +90,11 @@ def why_isles22(folder: Folder) -> str | None:
 
 
 def listing(folder: Folder, channels: Sequence[str] | None) -> Listing:
-    """A case per session, or per run."""
+    """A case per session, or per run. A single channel that no file is named after is the only one that there is.
+
+    Raises:
+        DataError: none of the channels asked for, and not a single other one that could be meant.
+    """
     sessions: dict[tuple[str, str | None], list[BidsFile]] = defaultdict(list)
     for file in folder.files:
         if (found := parse(file)) is not None and found.before[:1] not in (("sourcedata",), ("code",)):
@@ -98,10 +102,17 @@ def listing(folder: Folder, channels: Sequence[str] | None) -> Listing:
     notes: list[str] = []
     if channels is None:
         channels, notes = _channels(sessions)
+    names = {name: name for name in channels}
+    if not any(channel_aliases(found) & set(names) for files in sessions.values() for found in files):
+        own, _ = _channels(sessions)
+        if len(channels) != 1 or len(own) != 1:
+            raise other_channels(folder.root, own, channels)
+        names = {own[0]: channels[0]}
+        notes = [f"{own[0]} is taken for {channels[0]}: there is no other"]
     entries = []
     for (subject, session), files in sessions.items():
         images = [found for found in files if label_rank(found) is None and not _is_mask(found)]
-        wanted = {name: [found for found in images if name in channel_aliases(found)] for name in channels}
+        wanted = {name: [found for found in images if known in channel_aliases(found)] for known, name in names.items()}
         wanted = {name: [found for found in of if found in best(of)] for name, of in wanted.items() if of}
         runs = {found.entities.get("run") for of in wanted.values() for found in of}
         several = len(runs) > 1 and None not in runs
@@ -118,7 +129,7 @@ def listing(folder: Folder, channels: Sequence[str] | None) -> Listing:
             case_id = "_".join(part for part in (subject, session, run and f"run-{run}") if part)
             below = Path(*next(found.file.folders for found in images if found.file.path == first))
             entries.append(Entry(case_id, image, best_labels(labels), below, subject))
-    return Listing(tuple(channels), entries, notes=notes)
+    return Listing(tuple(names.values()), entries, notes=notes)
 
 
 def _channels(sessions: Mapping[tuple[str, str | None], Sequence[BidsFile]]) -> tuple[tuple[str, ...], list[str]]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+
+from pipeline.errors import DataError
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +66,16 @@ class Listing:
     label_problem: str | None = None
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+
+def other_channels(root: Path, found: Sequence[str], wanted: Sequence[str]) -> DataError:
+    """The error for a dataset whose files say what they are, and none of them is what was asked for."""
+    return DataError(
+        f"a dataset with the channels {', '.join(found) or '(none)'}",
+        file=root,
+        expected=", ".join(wanted),
+        fix="take the bundle for these channels; or say in a cases.csv which file is which channel",
+    )
 
 
 class Folder:

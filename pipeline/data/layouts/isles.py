@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.data.layouts import bids
-from pipeline.data.layouts.folder import Entry, Folder, Listing
+from pipeline.data.layouts.folder import Entry, Folder, Listing, other_channels
 from pipeline.data.layouts.names import SERIES, without
 
 _SMIR = re.compile(r"(?:SMIR|VSD)\.[^.]+\.[^.]+\.O\.(?P<what>[^.]+)(?:\..*)?")
@@ -42,9 +42,12 @@ def listing_18(folder: Folder, channels: Sequence[str] | None) -> Listing:
         match = _SMIR.fullmatch(file.stem)
         if match is not None:
             own = file.folders[:-1] if file.folders and _SMIR.fullmatch(file.folders[-1]) else file.folders
-            name = match["what"].lower()
-            cases[own][re.sub(r"^(ct|mr)_", "", name)].append(file.path)
+            cases[own][_known(match["what"].lower())].append(file.path)
     notes = []
+    if channels is not None and not any(_known(name) in files for name in channels for files in cases.values()):
+        raise other_channels(
+            folder.root, sorted({name for files in cases.values() for name in files} - {"ot"}), channels
+        )
     if channels is None:
         counts: dict[str, int] = defaultdict(int)
         for files in cases.values():
@@ -56,11 +59,15 @@ def listing_18(folder: Folder, channels: Sequence[str] | None) -> Listing:
         notes = [f"{', '.join(left)}: a series over time, no channel unless it is asked for"] if left else []
     entries = []
     for own, files in cases.items():
-        image = {name: files[known] for name in channels if (known := re.sub(r"^(ct|mr)_", "", name)) in files}
+        image = {name: files[_known(name)] for name in channels if _known(name) in files}
         if image:
             case_id = "_".join(own) or folder.root.resolve().name
             entries.append(Entry(case_id, image, files.get("ot", []), Path(*own)))
     return Listing(tuple(channels), entries, notes=notes)
+
+
+def _known(name: str) -> str:
+    return re.sub(r"^(ct|mr)_", "", name)
 
 
 def why_24(folder: Folder) -> str | None:
@@ -94,6 +101,8 @@ def listing_24(folder: Folder, channels: Sequence[str] | None) -> Listing:
         least = min((elsewhere for elsewhere, _ in lesions), default=False)
         cases[subject] = dict(image), [path for elsewhere, path in lesions if elsewhere == least]
     notes: list[str] = []
+    if channels is not None and not set(channels) & set(counts):
+        raise other_channels(folder.root, sorted(counts), channels)
     if channels is None:
         names = {name for name, number in counts.items() if number >= 0.9 * len(cases)}
         left = sorted(names & {*FOLLOW_UP, *SERIES})
