@@ -34,7 +34,7 @@ from pipeline.io.header import VolumeHeader, parse_header
 from pipeline.io.policy import STRICT, ReadPolicy
 from pipeline.io.space import QFORM_SFORM_LIMIT_VOXELS
 from pipeline.io.stream import first_bytes, is_compressed, opened
-from pipeline.io.values import Conversion, as_stored, smallest_type
+from pipeline.io.values import Conversion, as_stored, stored_type
 
 _HEADER_BYTES = 540  # the longer of the two header kinds
 _CHUNK_BYTES = 1 << 20
@@ -139,7 +139,8 @@ def write_volume(
         array = array.view(np.uint8)
     if array.dtype.kind not in "uif" or not array.size:
         raise DataError(f"{array.size} voxels of type {array.dtype}", file=file, expected="real numbers")
-    stored = np.dtype(dtype if dtype is not None else smallest_type(array)).newbyteorder("=")
+    # the header is written in this machine's byte order
+    stored = stored_type(array, None if dtype is None else np.dtype(dtype).newbyteorder("="), file)
     start = _start_of_file(stored, grid, file)
     slices = max(1, min(64, _PIECE_BYTES // (grid.shape[0] * grid.shape[1] * stored.itemsize)))
     slabs = [array[:, :, first : first + slices] for first in range(0, grid.shape[2], slices)]

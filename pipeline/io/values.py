@@ -108,17 +108,26 @@ class Conversion:
         return fits
 
 
-def smallest_type(array: np.ndarray) -> str:
-    """In which an array is stored: the smallest type that holds its integers; float32 for floating point numbers."""
+def stored_type(array: np.ndarray, asked: np.dtype | None, file: Path) -> np.dtype:
+    """In which type an array is stored: as asked, or the smallest that holds its integers, or float32.
+
+    Raises:
+        DataError: integers that the type which is asked for can't hold.
+    """
     if array.dtype.kind == "f":
-        return "f4"
+        return np.dtype(np.float32 if asked is None else asked)
     low, high = int(array.min()), int(array.max())
-    kinds = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8")
-    return next(kind for kind in kinds if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
+    kinds = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8") if asked is None else (asked,)
+    for dtype in map(np.dtype, kinds):
+        if dtype.kind not in "iu" or (np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max):
+            return dtype
+    raise DataError(f"values from {low} to {high}", file=file, expected=f"whole numbers that {asked} holds")
 
 
 def as_stored(slab: np.ndarray, dtype: np.dtype, file: Path) -> memoryview:
-    """The bytes of voxels (H, W, d), of the type ``dtype``, in the order of a file: the first axis runs fastest.
+    """The bytes of voxels (H, W, d), of the `stored_type`, in the order of a file: the first axis runs fastest.
+
+    Floating point numbers may be rounded to shorter ones, but not to whole numbers, and no whole number is rounded.
 
     Raises:
         DataError: values that are not finite, or that the type can't hold.
@@ -126,12 +135,8 @@ def as_stored(slab: np.ndarray, dtype: np.dtype, file: Path) -> memoryview:
     stored = np.empty(slab.shape, dtype, order="F")
     with np.errstate(over="ignore", invalid="ignore"):  # looked for below
         copy_in_blocks(stored, slab)
-        if dtype.kind != "f" and slab.dtype.kind != "f":
-            limits = np.iinfo(dtype)
-            exact = limits.min <= int(slab.min()) and int(slab.max()) <= limits.max
-        elif dtype.kind == slab.dtype.kind:
-            exact = True  # floating point numbers may be rounded
-        else:
+        exact = True
+        if (dtype.kind == "f") != (slab.dtype.kind == "f"):
             given = np.empty(slab.shape, slab.dtype, order="F")
             copy_in_blocks(given, slab)
             exact = bool((stored == given).all())

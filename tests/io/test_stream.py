@@ -3,13 +3,17 @@
 import gzip
 import io
 import struct
+import sys
 import threading
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from isal import igzip, isal_zlib
 
 from pipeline.errors import DataError
 from pipeline.io import read_header, read_volume, write_volume
@@ -133,28 +137,42 @@ def test_a_header_costs_the_first_kilobytes(tmp_path, monkeypatch):
     assert first_bytes(path, 540)[0] == gzip.decompress(path.read_bytes())[:540]
 
 
-def test_two_volumes_are_read_at_once(tmp_path):
-    """While one thread decompresses, others run: what it takes is Python's lock given back."""
-    array = RNG.normal(0, 100, (200, 200, 60)).astype(np.int16)
-    path = tmp_path / "a.nii.gz"
-    path.write_bytes(gzip.compress(plain_nifti(array), 1))
-    steps, done = [0], threading.Event()
+def test_decompression_gives_python_s_lock_back():
+    """Otherwise two threads could not read two volumes in the time of one."""
+    content = RNG.integers(0, 50, 30_000_000, np.uint8).tobytes()
+    steps, started, done = [0], threading.Event(), threading.Event()
 
     def count() -> None:
         while not done.is_set():
             steps[0] += 1
+            started.set()
+            time.sleep(0)  # gives the lock back
 
-    counter = threading.Thread(target=count)
+    counter, interval = threading.Thread(target=count), sys.getswitchinterval()
+    stream = igzip.IGzipFile(fileobj=io.BytesIO(isal_zlib.compress(content, 1, 31)))
     counter.start()
+    started.wait()
     try:
+        sys.setswitchinterval(1000)  # no thread has the lock taken from it
         before = steps[0]
-        volume = read_volume(path, np.int16)
+        found = stream.read(len(content))
         meanwhile = steps[0] - before
     finally:
+        sys.setswitchinterval(interval)
         done.set()
         counter.join()
-    np.testing.assert_array_equal(volume.array, array)
-    assert meanwhile > 1000
+    assert found == content
+    assert meanwhile > 10
+
+
+def test_threads_read_at_once(tmp_path):
+    arrays = [RNG.normal(0, 100, (90, 80, 70)).astype(np.int16) for _ in range(4)]
+    for number, array in enumerate(arrays):
+        (tmp_path / f"{number}.nii.gz").write_bytes(gzip.compress(plain_nifti(array), 1))
+    with ThreadPoolExecutor(4) as pool:
+        volumes = list(pool.map(read_volume, [tmp_path / f"{number}.nii.gz" for number in range(4)]))
+    for volume, array in zip(volumes, arrays, strict=True):
+        np.testing.assert_array_equal(volume.array, array)
 
 
 def test_names_and_places_that_hold_no_file(tmp_path):
