@@ -40,7 +40,7 @@ clean: ## Remove the environment, caches and built files (not runs, not demo)
 
 # The stamp of each environment is newer than what it was made from, so that a second `make` installs nothing.
 $(VENV)/.torch: constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14) and "Python 3.10 to 3.13 is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	@if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null && [ -z "$(TORCH_INDEX)" ]; then \
 		echo "No NVIDIA GPU found: torch comes as pip is configured; TORCH_INDEX=<url of its CPU index> saves a large download."; \

@@ -6,7 +6,7 @@ that plain MONAI reads. To add one: a folder with ``configs/bundle.yaml`` and ``
 """
 
 from pipeline.bundle.audit import Problem, audit_bundle, audit_config, require_data_only
-from pipeline.bundle.base import KINDS
+from pipeline.bundle.base import KINDS, nearest_keys
 from pipeline.bundle.build import BuildResult, build, resolve
 from pipeline.bundle.find import find_bundle, is_bundle, shipped_bundles, shipped_configs
 from pipeline.bundle.overrides import parse_override
@@ -21,6 +21,7 @@ __all__ = [
     "build",
     "find_bundle",
     "is_bundle",
+    "nearest_keys",
     "parse_override",
     "require_data_only",
     "resolve",

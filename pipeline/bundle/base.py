@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from pipeline.bundle.find import shipped_configs
 from pipeline.bundle.merge import Merge
 from pipeline.bundle.strict_yaml import read
 from pipeline.errors import ConfigError
@@ -86,3 +87,13 @@ class Base:
         if file not in self._files:
             self._files[file] = read(file)
         return deepcopy(self._files[file])
+
+
+def nearest_keys(word: str) -> list[str]:
+    """The named values of the base that look like ``word``, the nearest first.
+
+    >>> nearest_keys("epochs")[0]
+    'max_epochs'
+    """
+    values = Base(shipped_configs()).load("train", None)
+    return get_close_matches(word, values, n=3)

@@ -19,12 +19,18 @@ EXIT_STATUS = (
 )
 
 
+UsageError: Any = typer.BadParameter.__base__
+"""A wrong command line. Typer's releases differ in whose class that is: click's, or that of a copy of click."""
+
+
 class Commands(TyperGroup):
     """Shows an error that comes from the input as one message, and an interruption as one line, without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except UsageError as error:
+            raise UsageError(error.format_message() + _what_was_meant(error), error.ctx) from None
         except KeyboardInterrupt as interrupt:
             what_is_kept = str(interrupt) or "start the command again to redo it"
             typer.secho(f"\nInterrupted: {what_is_kept}", fg="yellow", err=True)
@@ -35,6 +41,23 @@ class Commands(TyperGroup):
                 raise
             typer.secho(f"Error: {message}", fg="red", err=True)
             raise typer.Exit(FAILED_INPUT) from None
+
+
+def _what_was_meant(error: Any) -> str:
+    """What to write instead of a wrong command line: the config's key where an option was tried, or a whole example."""
+    command = error.ctx.command if error.ctx else None
+    if command is None:
+        return ""
+    takes_keys = any(parameter.metavar == "KEY=VALUE" for parameter in command.params)
+    if hasattr(error, "option_name") and takes_keys and not error.possibilities:
+        from pipeline.bundle import nearest_keys
+
+        near = nearest_keys(error.option_name.strip("-").replace("-", "_"))
+        return f". Values of the config are written without dashes: {near[0] if near else 'KEY'}=VALUE"
+    if error.format_message().startswith("Missing "):
+        examples = (command.epilog or "").splitlines()
+        return next((f" For example: {line}" for line in examples if line.startswith("pipeline ")), "")
+    return ""
 
 
 app = typer.Typer(

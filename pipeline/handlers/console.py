@@ -9,6 +9,22 @@ import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 
+_SECONDS_BETWEEN_LINES_OF_A_LOG = 30.0
+
+
+def _bar(engine: Engine, desc: str, unit: str, initial: int = 0) -> tqdm:
+    """A bar over the engine's epoch; in a log file, where it can't move, a line now and then."""
+    shown = sys.stderr.isatty()
+    return tqdm(
+        total=engine.state.epoch_length,
+        initial=initial,
+        desc=desc,
+        unit=unit,
+        file=sys.stderr,
+        mininterval=0.1 if shown else _SECONDS_BETWEEN_LINES_OF_A_LOG,
+        leave=shown,
+    )
+
 
 class EpochProgress:
     """A bar per training epoch: loss, seconds per iteration, and the share of the run that is done."""
@@ -26,13 +42,7 @@ class EpochProgress:
 
     def _open(self, engine: Engine) -> None:
         done = (engine.state.iteration) % engine.state.epoch_length
-        self.bar = tqdm(
-            total=engine.state.epoch_length,
-            initial=done,
-            desc=f"epoch {engine.state.epoch}",
-            file=sys.stderr,
-            unit="it",
-        )
+        self.bar = _bar(engine, desc=f"epoch {engine.state.epoch}", unit="it", initial=done)
 
     def _move(self, engine: Engine) -> None:
         assert self.bar is not None
@@ -60,7 +70,7 @@ class CaseProgress:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._close)
 
     def _open(self, engine: Engine) -> None:
-        self.bar = tqdm(total=engine.state.epoch_length, desc="evaluating", file=sys.stderr, unit="case")
+        self.bar = _bar(engine, desc="evaluating", unit="case")
 
     def _move(self, engine: Engine) -> None:
         assert self.bar is not None

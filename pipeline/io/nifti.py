@@ -28,7 +28,8 @@ from nibabel.nifti2 import Nifti2Header
 
 from pipeline.errors import DataError, PipelineError
 from pipeline.geometry import Grid
-from pipeline.io.header import QFORM_SFORM_LIMIT_VOXELS, VolumeHeader, parse_header
+from pipeline.io.header import VolumeHeader, parse_header
+from pipeline.io.space import QFORM_SFORM_LIMIT_VOXELS
 from pipeline.io.stream import cannot, is_compressed, opened
 
 _HEADER_BYTES = 540  # the longer of the two header kinds
@@ -138,8 +139,7 @@ def write_volume(
 
 def _read_header(stream: BinaryIO, file: Path) -> VolumeHeader:
     header = parse_header(stream.read(_HEADER_BYTES), file)
-    promised = header.offset + header.voxel_bytes
-    size = file.stat().st_size
+    promised, size = header.end, file.stat().st_size
     if promised > size * (_HIGHEST_GZIP_RATIO if is_compressed(file) else 1):
         raise DataError(
             f"{size} bytes where the header promises {promised}, {'x'.join(map(str, header.grid.shape))} voxels",

@@ -193,6 +193,20 @@ def per_level(
     return levels
 
 
+def convolutions_per_level(convolutions: int | Sequence[int], levels: int) -> tuple[int, ...]:
+    """One number per level, from one for all or one for each.
+
+    Raises:
+        ConfigError: not as many as levels, or a level without any.
+    """
+    counts = (convolutions,) * levels if isinstance(convolutions, int) else tuple(convolutions)
+    if len(counts) != levels or min(counts) < 1:
+        raise ConfigError(
+            f"convolutions_per_stage {convolutions}", expected=f"1 or more, or {levels} such numbers, one per level"
+        )
+    return counts
+
+
 def check_input_size(size: Sequence[int], total_stride: Sequence[int], one_voxel_allowed: bool) -> None:
     """Refuse a spatial size that the strides do not divide, or that leaves one voxel to a norm.
 

@@ -20,7 +20,14 @@ import torch
 from torch import nn
 
 from pipeline.errors import ConfigError
-from pipeline.networks.blocks import ConvNormAct, ConvStage, activation_layer, convolution, norm_layer
+from pipeline.networks.blocks import (
+    ConvNormAct,
+    ConvStage,
+    activation_layer,
+    convolution,
+    convolutions_per_level,
+    norm_layer,
+)
 from pipeline.networks.resampling import downsample
 
 ENCODERS = ("plain", "vgg", "residual", "dense")
@@ -33,7 +40,7 @@ def make_encoder(
     channels: Sequence[int],
     kernel_sizes: Sequence[Sequence[int]],
     strides: Sequence[Sequence[int]],
-    convolutions_per_stage: int = 2,
+    convolutions_per_stage: int | Sequence[int] = 2,
     downsampling: str = "strided_convolution",
     norm: str = "instance",
     dropout: float = 0.0,
@@ -45,13 +52,14 @@ def make_encoder(
         kind: of ``ENCODERS``.
         in_channels: channels of the image.
         channels, kernel_sizes, strides: one entry per level, kernels and strides one number per axis.
-        convolutions_per_stage: of ``"plain"`` and ``"dense"`` any number; of ``"residual"`` two for each block;
-            ``"vgg"`` has its own.
+        convolutions_per_stage: for all levels, or one number per level; of ``"plain"`` and ``"dense"`` any, of
+            ``"residual"`` two for each block; ``"vgg"`` has its own.
         downsampling: of :data:`~pipeline.networks.resampling.DOWNSAMPLING`.
         norm, dropout, activation: as in :class:`~pipeline.networks.blocks.ConvNormAct`.
 
     Raises:
-        ConfigError: an unknown kind; an odd number of convolutions in residual stages, or none at all.
+        ConfigError: an unknown kind; an odd number of convolutions in residual stages, none at all, or not one number
+            per level.
 
     >>> stages = make_encoder("dense", 2, 1, (8, 16), [(3, 3), (3, 3)], [(1, 1), (2, 2)], downsampling="max_pool")
     >>> x = torch.zeros(1, 1, 8, 8)
@@ -63,8 +71,9 @@ def make_encoder(
     """
     if kind not in ENCODERS:
         raise ConfigError(f"encoder {kind!r}", expected=f"one of {', '.join(ENCODERS)}")
-    if convolutions_per_stage < 1 or (kind == "residual" and convolutions_per_stage % 2):
-        wanted = "2, 4, ...: two for each residual block" if kind == "residual" else "1 or more"
+    counts = convolutions_per_level(convolutions_per_stage, len(channels))
+    if kind == "residual" and any(count % 2 for count in counts):
+        wanted = "2, 4, ...: two for each residual block"
         raise ConfigError(f"convolutions_per_stage {convolutions_per_stage}", expected=wanted)
 
     stages = nn.ModuleList()
@@ -73,11 +82,11 @@ def make_encoder(
         rest = (norm, dropout, activation)
         stage: nn.Module
         if kind == "residual":
-            stage = residual_stage(spatial_dims, into, out, kernel, stride, convolutions_per_stage // 2, *rest)
+            stage = residual_stage(spatial_dims, into, out, kernel, stride, counts[level] // 2, *rest)
         elif kind == "dense":
-            stage = DenseStage(spatial_dims, into, out, kernel, stride, convolutions_per_stage, *rest)
+            stage = DenseStage(spatial_dims, into, out, kernel, stride, counts[level], *rest)
         else:
-            count = convolutions_per_stage if kind == "plain" else 2 + (level >= 2)
+            count = counts[level] if kind == "plain" else 2 + (level >= 2)
             stage = ConvStage(spatial_dims, into, out, kernel, stride, count, *rest)
         stages.append(stage if isinstance(down, nn.Identity) else nn.Sequential(down, stage))
         in_channels = out

@@ -84,7 +84,7 @@ class MultiEncoderUNet(nn.Module):
         channels: Sequence[int] | None = None,
         kernel_sizes: Sequence[int | Sequence[int]] | None = None,
         strides: Sequence[int | Sequence[int]] | None = None,
-        convolutions_per_stage: int = 2,
+        convolutions_per_stage: int | Sequence[int] = 2,
         norm: str = "instance",
         dropout: float = 0.0,
         deep_supervision: bool = True,

@@ -18,6 +18,7 @@ from pipeline.networks.blocks import (
     ConvStage,
     check_input_size,
     convolution,
+    convolutions_per_level,
     initialise_he,
     norms_take_one_voxel,
 )
@@ -46,7 +47,8 @@ class UNet(nn.Module):
         kernel_sizes: odd kernel of each level, ``3`` or ``[3, 3, 1]``; 3 by default. Thick slices want a 1 across
             slices on the levels where the in-plane spacing is still finer.
         strides: stride into each level, ``2`` or ``[2, 2, 1]``; the first must be 1; 2 from level 1 on by default.
-        convolutions_per_stage: convolutions on each level of the encoder, and of the decoder.
+        convolutions_per_stage: convolutions on each level of the encoder, and of the decoder; one number, or one per
+            level: most of the work is done on the first.
         norm: ``"instance"``, ``"batch"`` or ``"group"``.
         dropout: probability of dropping whole channels after each activation, in training.
         deep_supervision: in training mode return logits of every decoder level.
@@ -88,7 +90,7 @@ class UNet(nn.Module):
         channels: Sequence[int] | None = None,
         kernel_sizes: Sequence[int | Sequence[int]] | None = None,
         strides: Sequence[int | Sequence[int]] | None = None,
-        convolutions_per_stage: int = 2,
+        convolutions_per_stage: int | Sequence[int] = 2,
         norm: str = "instance",
         dropout: float = 0.0,
         deep_supervision: bool = True,
@@ -164,7 +166,7 @@ class UNet(nn.Module):
 def make_decoder(
     spatial_dims: int,
     levels: Levels,
-    convolutions_per_stage: int = 2,
+    convolutions_per_stage: int | Sequence[int] = 2,
     upsampling: str = "transposed_convolution",
     skip: str = "concatenate",
     norm: str = "instance",
@@ -179,6 +181,7 @@ def make_decoder(
     if skip not in SKIPS:
         raise ConfigError(f"skip {skip!r}", expected=f"one of {', '.join(SKIPS)}")
     concatenate = skip == "concatenate"
+    counts = convolutions_per_level(convolutions_per_stage, levels.depth + 1)
     decoder = nn.ModuleList()
     for i in reversed(range(levels.depth)):
         maps, kernel = levels.channels[i], levels.kernel_sizes[i]
@@ -187,7 +190,7 @@ def make_decoder(
             upsampling, spatial_dims, levels.channels[i + 1], maps, levels.strides[i + 1], levels.kernel_sizes[i + 1]
         )
         into = 2 * maps if concatenate else maps
-        convolve = ConvStage(spatial_dims, into, maps, kernel, None, convolutions_per_stage, norm, dropout, activation)
+        convolve = ConvStage(spatial_dims, into, maps, kernel, None, counts[i], norm, dropout, activation)
         decoder.append(DecoderLevel(up, convolve, concatenate))
     return decoder
 

@@ -67,7 +67,7 @@ class FigureCase:
         if not real.any():
             return "false alarm" if predicted.any() else "no lesion,\nnone shown"
         dice = 2 * np.count_nonzero(predicted & real) / (np.count_nonzero(predicted) + np.count_nonzero(real))
-        return f"Dice {dice:.2f}" if predicted.any() else "missed"
+        return f"Dice {dice:.2f}\nin all slices" if predicted.any() else "missed"
 
     def slices(self, count: int) -> list[int]:
         """Indices along D worth looking at, top first: most outlined area (else most tissue), apart from each other."""

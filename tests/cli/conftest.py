@@ -47,6 +47,7 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> Rooms:
             "find_bundle": lambda name: Path("bundles") / name,
             "shipped_bundles": None,
             "is_bundle": True,
+            "nearest_keys": ["max_epochs"],
             "build": SimpleNamespace(changed=()),
             "verify": [],
             "write_dataset": None,
@@ -55,7 +56,7 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> Rooms:
     names = {
         "pipeline.bundle.run": ("train", "evaluate", "predict"),
         "pipeline.bundle.publish": ("publish",),
-        "pipeline.bundle": ("find_bundle", "shipped_bundles", "is_bundle", "build", "verify"),
+        "pipeline.bundle": ("find_bundle", "shipped_bundles", "is_bundle", "nearest_keys", "build", "verify"),
         "pipeline.data.phantom_dataset": ("write_dataset",),
     }
     for module_name, functions in names.items():

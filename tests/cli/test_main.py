@@ -53,7 +53,21 @@ def test_version(pipeline):
 )
 def test_a_wrong_command_line_ends_with_2(pipeline, rooms, words):
     assert pipeline(*words).exit_code == 2
-    assert rooms.calls == []
+    assert {name for name, *_ in rooms.calls} <= {"nearest_keys"}
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["train", "b", "--data", "d", "--epochs", "3"], "without dashes: max_epochs=VALUE"),
+        (["train", "b", "--data", "d", "--budgte", "3m"], "--budget"),
+        (["train", "b"], "Missing option '--data'. For example: pipeline train "),
+        (["predict", "b"], "Missing argument 'INPUT'. For example: pipeline predict "),
+    ],
+)
+def test_a_wrong_command_line_says_what_may_have_been_meant(pipeline, rooms, words, meant):
+    shown = pipeline(*words, COLUMNS="300").stderr
+    assert meant in " ".join(shown.replace("│", " ").split())
 
 
 def test_an_error_of_the_input_is_one_message_on_stderr(pipeline, rooms):

@@ -209,6 +209,14 @@ def test_convolutions_per_stage_and_total_stride():
     assert network.total_stride == (4, 4, 2)
 
 
+def test_convolutions_of_each_level():
+    network = UNet(3, 1, 2, **SMALL, convolutions_per_stage=[1, 2, 3])
+    assert [len(stage) for stage in network.encoder] == [1, 2, 3]
+    assert [len(level.convolve) for level in network.decoder] == [2, 1]  # runs from the deepest level up
+    with pytest.raises(ConfigError, match="one per level"):
+        UNet(3, 1, 2, **SMALL, convolutions_per_stage=[1, 2])
+
+
 def test_deep_supervision_reaches_every_parameter_and_eval_returns_its_first_level():
     torch.manual_seed(0)
     network = UNet(3, 1, 2, **SMALL)

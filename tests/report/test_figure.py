@@ -35,7 +35,7 @@ def figure_case(reference=((10, 20), (20, 30), (3, 6)), prediction=((10, 20), (2
 def test_captions():
     box = ((10, 20), (20, 30), (3, 6))
     half = ((10, 20), (20, 30), (3, 9))  # 300 of 600 voxels: Dice 2 * 300 / (300 + 600)
-    assert figure_case(box, half).caption == "Dice 0.67"
+    assert figure_case(box, half).caption == "Dice 0.67\nin all slices"
     assert figure_case(box, None).caption == "missed"
     assert figure_case(None, box).caption == "false alarm"
     assert figure_case(None, None).caption.split() == ["no", "lesion,", "none", "shown"]
