@@ -64,14 +64,19 @@ def command(
     named = None if classes is None else _classes(classes)
     budget_s = None if budget is None else words.seconds(budget)
     from pipeline.bundle import create
+    from pipeline.data import describe_dataset, describe_on_best_grid, fingerprint_dataset
 
     if not dry_run:
         create.require_writable(bundle, force)
     with keeps("nothing is written; what was read of the cases is kept, the same command goes on from there"):
-        description = create.describe(dataset, channels=names, layout=layout)
+        if names is None:
+            description, reference = describe_on_best_grid(dataset, layout)
+        else:
+            description, reference = describe_dataset(dataset, names, layout), None
         typer.echo(f"{len(description.cases)} cases in {dataset}: {description.layout} ({description.why})")
+        typer.echo(f"channels: {', '.join(description.channel_names)}" + (f" ({reference})" if reference else ""))
         with counted("cases read") as count:
-            fingerprint = create.fingerprint(description, jobs, count)
+            fingerprint = fingerprint_dataset(description, jobs, count)
         for case in fingerprint.cases:
             if case.refusal is not None:
                 typer.secho(f"refused: {case.refusal}", fg="yellow", err=True)

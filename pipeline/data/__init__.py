@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pipeline.data.check import Check, check_dataset, check_headers
     from pipeline.data.dataset import CaseDataset, Refusal
     from pipeline.data.fingerprinting import fingerprint_dataset
+    from pipeline.data.reference import describe_on_best_grid
     from pipeline.data.sampler import EpochSampler
     from pipeline.data.stack import StackRules
 
@@ -29,6 +30,7 @@ _LAZY = {
     "StackRules": "pipeline.data.stack",
     "check_dataset": "pipeline.data.check",
     "check_headers": "pipeline.data.check",
+    "describe_on_best_grid": "pipeline.data.reference",
     "fingerprint_dataset": "pipeline.data.fingerprinting",
 }
 
@@ -45,6 +47,7 @@ __all__ = [
     "check_headers",
     "data_list",
     "describe_dataset",
+    "describe_on_best_grid",
     "find_cases",
     "fingerprint",
     "fingerprint_dataset",
