@@ -17,13 +17,16 @@ from pipeline.bundle.build import build
 from pipeline.bundle.find import is_bundle, shipped_bundles
 from pipeline.bundle.render import DATA_LICENSE, bundle_yaml, dataset_table, metadata, readme
 from pipeline.data.fingerprint import DatasetFingerprint
-from pipeline.errors import BundleError, ConfigError
+from pipeline.errors import BundleError, ConfigError, DataError
 
 if TYPE_CHECKING:
+    from pipeline.data import DatasetDescription
     from pipeline.planning import Plan
+    from pipeline.planning.search import Instruments
 
 logger = logging.getLogger("pipeline.bundle")
 
+_SECTIONS = (".png", ".tif", ".tiff")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -44,6 +47,50 @@ class NewBundle:
     fingerprint: DatasetFingerprint
     yaml: str
     table: str
+
+
+def describe(
+    dataset: Path, channels: Sequence[str] | None = None, layout: str | None = None
+) -> tuple[DatasetDescription, str | None]:
+    """What a dataset holds, by its names and headers alone; refused where no bundle can be made of it.
+
+    Args:
+        channels: names, the reference first; by default those that the dataset has, the best reference first.
+        layout: as of `pipeline.data.describe_dataset`.
+
+    Returns:
+        The description, and why its reference is another channel than the dataset's first (None where it is not).
+
+    Raises:
+        DataError: no volumes, or fewer than two cases with a label.
+        ConfigError: an unknown layout, or a channel twice.
+    """
+    from pipeline.data import describe_dataset, describe_on_best_grid
+
+    try:
+        if channels is None:
+            description, reference = describe_on_best_grid(dataset, layout)
+        else:
+            description, reference = describe_dataset(dataset, channels, layout), None
+    except DataError as error:
+        if not dataset.is_dir() or not any(path.suffix.lower() in _SECTIONS for path in dataset.rglob("*")):
+            raise
+        raise DataError(
+            f"a dataset of sections (PNG, TIFF): {error.found}",
+            file=dataset,
+            expected="volumes (NIfTI): init plans in 3D",
+            fix="for sections, copy bundles/membrane_em_segmentation and change its bundle.yaml",
+        ) from error
+    labelled = sum(case.label is not None for case in description.cases)
+    if labelled < 2:
+        raise DataError(
+            f"{len(description.cases)} cases of the channels {', '.join(description.channel_names)}, "
+            f"{labelled or 'none'} of them with a label",
+            file=dataset,
+            expected="at least two with a label: one to train on and one to validate on",
+            fix="put the label beside the images, under the same name with label, lesion or seg at the end",
+        )
+    return description, reference
 
 
 def require_writable(folder: Path, force: bool = False) -> None:
@@ -80,6 +127,7 @@ def create(
     classes: Mapping[int, str] | None = None,
     force: bool = False,
     dry_run: bool = False,
+    instruments: Instruments | None = None,
     progress: Callable[[str], None] = lambda sentence: None,
 ) -> NewBundle:
     """Plan a bundle for a dataset and write it: whole, or not at all.
@@ -87,7 +135,7 @@ def create(
     Args:
         fingerprint: of the dataset, by `pipeline.data.fingerprint_dataset`.
         folder: of the bundle; its name is the bundle's.
-        memory_gb, budget_s, classes, progress: of `pipeline.planning.plan`.
+        memory_gb, budget_s, classes, instruments, progress: of `pipeline.planning.plan`.
         force: replace a bundle that is there and has no weights.
         dry_run: write nothing.
 
@@ -106,6 +154,7 @@ def create(
         memory_gb=memory_gb,
         budget_s=budget_s,
         classes=classes,
+        instruments=instruments,
         progress=progress,
     )
     name = folder.resolve().name

@@ -64,15 +64,12 @@ def command(
     named = None if classes is None else _classes(classes)
     budget_s = None if budget is None else words.seconds(budget)
     from pipeline.bundle import create
-    from pipeline.data import describe_dataset, describe_on_best_grid, fingerprint_dataset
+    from pipeline.data import fingerprint_dataset
 
     if not dry_run:
         create.require_writable(bundle, force)
     with keeps("nothing is written; what was read of the cases is kept, the same command goes on from there"):
-        if names is None:
-            description, reference = describe_on_best_grid(dataset, layout)
-        else:
-            description, reference = describe_dataset(dataset, names, layout), None
+        description, reference = create.describe(dataset, names, layout)
         typer.echo(f"{len(description.cases)} cases in {dataset}: {description.layout} ({description.why})")
         typer.echo(f"channels: {', '.join(description.channel_names)}" + (f" ({reference})" if reference else ""))
         with counted("cases read") as count:
@@ -80,6 +77,7 @@ def command(
         for case in fingerprint.cases:
             if case.refusal is not None:
                 typer.secho(f"refused: {case.refusal}", fg="yellow", err=True)
+        typer.echo("Measuring what a training step takes on this machine, which takes a minute or two")
         made = create.create(
             fingerprint,
             bundle,

@@ -9,13 +9,15 @@ choose too. The search for a patch uses the first, scaled by the second.
 
 from __future__ import annotations
 
-import multiprocessing
+import json
+import os
+import signal
+import subprocess
+import sys
 import time
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -154,20 +156,51 @@ def measure(spec: StepSpec, device: str, precision: str | None = None) -> Measur
         except torch.OutOfMemoryError:
             return None
     # A fresh process: this one's peak may lie behind it, and its freed memory would be taken again unseen.
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            return pool.submit(_measured, spec, device, precision).result()
-        except (BrokenProcessPool, MemoryError):  # the system ended it
-            return None
-        except RuntimeError as error:
-            if "can't allocate memory" in str(error):  # torch's CPU allocator has no exception of its own
-                return None
+    question = json.dumps({"spec": asdict(spec), "device": device, "precision": precision})
+    code = "from pipeline.planning.memory import _answer; _answer()"
+    package = str(Path(__file__).resolve().parents[2])
+    paths = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        input=question,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": paths},
+        check=False,
+    )
+    if ran.returncode == -signal.SIGKILL:  # how Linux ends a process that takes more memory than there is
+        return None
+    if ran.returncode != 0:
+        raise RuntimeError(f"the measured step ended with {ran.returncode}:\n{ran.stderr}")
+    answer = json.loads(ran.stdout.splitlines()[-1])
+    return None if answer is None else Measurement(**answer)
+
+
+def _answer() -> None:
+    """Measure what stdin asks for, in this process, and print the result as JSON; null where memory is too small."""
+    question = json.loads(sys.stdin.read())
+    levels = {key: _tuples(value) for key, value in question["spec"].items()}
+    try:
+        measured = _measured(StepSpec(**levels), question["device"], question["precision"])
+    except MemoryError:
+        print("null")
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):  # torch's CPU allocator has no exception of its own
             raise
+        print("null")
+    else:
+        print(json.dumps(asdict(measured)))
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _measured(spec: StepSpec, device: str, precision: str | None) -> Measurement:
     if device == "cpu":
         keep_freed_memory()  # as a training does
+    else:
+        torch.backends.cudnn.benchmark = True
     before = _restart_peak() if device == "cpu" else 0
     place = torch.device(device)
     network = spec.network().to(place)
@@ -233,10 +266,3 @@ def device_memory_bytes(device: str) -> int:
     if device == "cuda":
         return int(torch.cuda.get_device_properties(0).total_memory)
     return available_memory_bytes()
-
-
-def describe_device(device: str) -> str:
-    """For people: which GPU, or how many threads of a CPU."""
-    if device == "cuda":
-        return str(torch.cuda.get_device_name(0))
-    return f"a CPU with {torch.get_num_threads()} threads"

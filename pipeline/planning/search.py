@@ -38,6 +38,7 @@ LARGEST_BATCH_SHARE = 0.05
 FIRST_BATCH = 2
 _COARSER = (1.0, 1.25, 1.5, 1.75, 2.0)
 _ROUNDS = 3
+_EXACTLY = 1.1  # what two measurements of the same step differ by
 _PREDICTED = 1.3
 """Within so much of what was predicted, a measured step needs no second search."""
 
@@ -86,7 +87,6 @@ class Found:
 
     Args:
         within: whether the measured step keeps to the limits; not where even the smallest one does not.
-        tried: a sentence per measurement.
     """
 
     geometry: Geometry
@@ -95,7 +95,6 @@ class Found:
     batch_size: int
     step: Measurement
     within: bool
-    tried: tuple[str, ...] = ()
 
     @property
     def covered(self) -> float:
@@ -153,10 +152,9 @@ class Search:
             if step is None:
                 self._bytes_factor *= 2
                 continue
-            within = step.bytes <= self.limits.memory_bytes and step.seconds <= 1.1 * self.limits.step_s
-            found = Found(
-                choice.geometry, choice.topology, choice.recipe, choice.batch_size, step, within, tuple(self._tried)
-            )
+            within = step.bytes <= self.limits.memory_bytes and step.seconds <= _EXACTLY * self.limits.step_s
+            if found is None or within or not found.within:
+                found = Found(choice.geometry, choice.topology, choice.recipe, choice.batch_size, step, within)
             if within and predicted_s <= _PREDICTED * step.seconds:
                 break
         if found is None:
