@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline import __version__
 from pipeline.data.fingerprint import CaseFingerprint, DatasetFingerprint, IntensityFingerprint
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _WIDTH = 120
 _COMMENT_COLUMN = 42
 _SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
-_REQUIRED = ("monai-volume-pipeline", "nibabel", "pytorch-ignite", "scipy", "tensorboard")
+_REQUIRED = ("nibabel", "pytorch-ignite", "scipy", "tensorboard")
 _PLAIN = re.compile(r"[a-z][a-z0-9_]*")
 _YAML_WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 
@@ -128,7 +129,8 @@ def metadata(plan: Plan, title: str, modality: str, source: str) -> dict[str, An
         "monai_version": version("monai"),
         "pytorch_version": version("torch").partition("+")[0],
         "numpy_version": version("numpy"),
-        "required_packages_version": {name: version(name) for name in _REQUIRED},
+        "required_packages_version": {"monai-volume-pipeline": __version__}
+        | {name: version(name) for name in _REQUIRED},
         "name": title,
         "task": f"Segmentation of {', '.join(plan.classes.values())}",
         "description": f"A 3D U-Net with deep supervision that segments {', '.join(plan.classes.values())} in "

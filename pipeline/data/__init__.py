@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.data.cases import Case, DatasetDescription, describe_dataset, find_cases
 from pipeline.data.data_list import data_list
-from pipeline.data.splits import Split, fingerprint, k_fold, patient_of, read_split, write_split
+from pipeline.data.splits import Split, k_fold, patient_of, read_split, write_split
 
 if TYPE_CHECKING:
     from pipeline.data.check import Check, check_dataset, check_headers
@@ -49,7 +49,6 @@ __all__ = [
     "describe_dataset",
     "describe_on_best_grid",
     "find_cases",
-    "fingerprint",
     "fingerprint_dataset",
     "k_fold",
     "patient_of",

@@ -75,11 +75,11 @@ class Machine:
     """A machine on which a step takes what its multiplications say.
 
     Args:
-        operations_per_s: of a network whose activations are 100 operations per byte.
+        operations_per_s: of a network whose activations are 1000 operations per byte.
         memory_bytes: beyond which a step fails.
     """
 
-    def __init__(self, operations_per_s: float = 3e11, memory_bytes: float = math.inf) -> None:
+    def __init__(self, operations_per_s: float = 2e11, memory_bytes: float = math.inf) -> None:
         self.operations_per_s, self.memory_bytes, self.measured = operations_per_s, memory_bytes, list[StepSpec]()
 
     def account(self, spec: StepSpec, precision: str) -> Account:
@@ -87,7 +87,7 @@ class Machine:
         for maps, stride in zip(spec.channels, spec.strides, strict=True):
             shrunk *= math.prod(stride)
             flops += 6 * spec.convolutions_per_stage * 27 * maps**2 * voxels / shrunk
-        return Account(int(flops / 100), 10**6, int(flops))
+        return Account(int(flops / 1000), 10**6, int(flops))
 
     def measure(self, spec: StepSpec, device: str, precision: str | None) -> Measurement | None:
         self.measured.append(spec)
