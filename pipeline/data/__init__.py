@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipeline.data.fingerprinting import fingerprint_dataset
     from pipeline.data.reference import describe_on_best_grid
     from pipeline.data.sampler import EpochSampler
-    from pipeline.data.stack import StackRules
+    from pipeline.data.stack_rules import StackRules
 
 # Listing cases and making phantoms takes milliseconds, importing torch and MONAI seconds: the command line must not
 # wait for what it does not use. PEP 562 keeps one public name per thing (`pipeline.data.CaseDataset`, also for
@@ -27,7 +27,7 @@ _LAZY = {
     "EpochSampler": "pipeline.data.sampler",
     "Check": "pipeline.data.check",
     "Refusal": "pipeline.data.dataset",
-    "StackRules": "pipeline.data.stack",
+    "StackRules": "pipeline.data.stack_rules",
     "check_dataset": "pipeline.data.check",
     "check_headers": "pipeline.data.check",
     "describe_on_best_grid": "pipeline.data.reference",

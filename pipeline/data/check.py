@@ -11,20 +11,26 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from pipeline.data.cases import Case, DatasetDescription
-from pipeline.data.findings import REFUSED, REPAIRED, SEVERITIES, WARNING, Finding, said_once
-from pipeline.data.fingerprint import PERCENTILES, DatasetFingerprint
-from pipeline.data.fingerprint_store import plain
+from pipeline.data.findings import INFO, REFUSED, REPAIRED, SEVERITIES, SHARED_FROM, WARNING, Finding, said_once
+from pipeline.data.fingerprint import CaseFingerprint, DatasetFingerprint
 from pipeline.data.fingerprinting import DEFAULT_RULES, fingerprint_dataset, fingerprint_headers
-from pipeline.data.peers import LOOKS, class_name, class_volumes, in_world_order
-from pipeline.data.stack import StackRules
+from pipeline.data.peers import LOOKS, class_name, class_volumes
+from pipeline.data.stack_rules import StackRules
 from pipeline.errors import DataError
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CaseLine:
+    """A case in a table: its id, its grid and its label in words, and what there is to say of it alone."""
+
+    case_id: str
+    image: str
+    label: str
+    findings: tuple[Finding, ...]
 
 
 @dataclass(frozen=True)
@@ -34,19 +40,47 @@ class Check:
     fingerprint: DatasetFingerprint
     findings: tuple[Finding, ...]
     why: str = ""
+    rules: StackRules = DEFAULT_RULES
 
     @property
     def refused(self) -> tuple[str, ...]:
         return tuple(case.case_id for case in self.fingerprint.cases if case.refusal is not None)
 
+    @property
+    def shared(self) -> tuple[Finding, ...]:
+        """What concerns the dataset as a whole, or so many cases that it is said once and not beside each of them."""
+        return tuple(finding for finding in self.findings if not self._is_single(finding))
+
     def of_case(self, case_id: str) -> tuple[Finding, ...]:
-        """What concerns this case and not nearly all cases."""
-        shared = 0.5 * len(self.fingerprint.cases)
-        return tuple(
-            finding
-            for finding in self.findings
-            if case_id in finding.cases and (finding.severity == REFUSED or len(finding.cases) <= max(3, shared))
-        )
+        """Why this case is refused, and what concerns it and not many others too."""
+        (case,) = (case for case in self.fingerprint.cases if case.case_id == case_id)
+        own = (finding for finding in self.findings if case_id in finding.cases and self._is_single(finding))
+        return (*_refusals(case), *(finding for finding in own if finding.severity != REFUSED))
+
+    def _is_single(self, finding: Finding) -> bool:
+        return 0 < len(finding.cases) < SHARED_FROM and len(finding.cases) < max(2, len(self.fingerprint.cases))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """``clean`` or a severity -> of how many cases that is the worst that is said beside them."""
+        worst = Counter(line.findings[0].severity if line.findings else INFO for line in self.lines())
+        return {"clean": worst[INFO]} | {severity: worst[severity] for severity in (WARNING, REPAIRED, REFUSED)}
+
+    def lines(self) -> list[CaseLine]:
+        """A line per case, sorted by id."""
+        lines = []
+        for case in self.fingerprint.cases:
+            ml = [
+                f"{class_name(self.fingerprint, label)} {size:.3g}"
+                for label, size in class_volumes(case).items()
+                if size
+            ]
+            label = ", ".join(ml) + (" ml" if ml and case.grid is not None and len(case.grid.shape) == 3 else "")
+            if case.label is not None and not ml:
+                label = "empty"
+            image = str(case.grid).replace(" voxels of ", ", ") if case.grid is not None else ""
+            lines.append(CaseLine(case.case_id, image, label, self.of_case(case.case_id)))
+        return lines
 
 
 def check_dataset(
@@ -58,7 +92,7 @@ def check_dataset(
 ) -> Check:
     """Look at every voxel of a dataset (once: see `fingerprint_dataset` for the arguments) and judge it."""
     fingerprint = fingerprint_dataset(description, jobs, progress, kept_in, rules)
-    return Check(fingerprint, judge(fingerprint), description.why)
+    return Check(fingerprint, judge(fingerprint), description.why, rules)
 
 
 def judge(dataset: DatasetFingerprint) -> tuple[Finding, ...]:
@@ -66,8 +100,7 @@ def judge(dataset: DatasetFingerprint) -> tuple[Finding, ...]:
     single = []
     for case in dataset.cases:
         one = (case.case_id,)
-        for reason in (case.refusal or "").splitlines():
-            single.append(Finding(REFUSED, "unusable", reason, one))
+        single += _refusals(case)
         single += [Finding(WARNING, "voxels", text, one) for text in case.warnings]
         single += [Finding(REPAIRED, "header", text, one) for text in case.repairs]
     findings = said_once(single, len(dataset.cases), dataset.channel_names)
@@ -76,57 +109,8 @@ def judge(dataset: DatasetFingerprint) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=lambda finding: (SEVERITIES.index(finding.severity), -len(finding.cases))))
 
 
-def summary(dataset: DatasetFingerprint) -> dict[str, Any]:
-    """What the usable cases of a dataset are like, in numbers that JSON holds.
-
-    ``cases``, ``refused``, ``repaired``: how many. ``shape``, ``spacing_mm``: minimum, median and maximum per axis of
-    the reference channel, along left-right, front-back and up-down. ``orientations``: code -> how many are stored so.
-    ``channels``: per channel the median over the cases of the body's percentiles 0.5, 50 and 99.5, the extremes of all
-    voxels, and how many cases are stored in which type. ``labels``: per class in how many cases it occurs, and its
-    volume in ml where it does. ``empty_labels``: cases with a label of nothing but background.
-    """
-    usable = dataset.usable
-    places = [in_world_order(case.grid) for case in usable if case.grid is not None]
-    volumes = [class_volumes(case) for case in usable if case.label is not None]
-    channels = {}
-    for name in dataset.channel_names:
-        having = [case.channels[name] for case in usable if name in case.channels]
-        if having:
-            body = np.array([(one.body or one.all_voxels).percentiles for one in having])
-            channels[name] = {
-                "percentile_0_5": float(np.median(body[:, 0])),
-                "median": float(np.median(body[:, PERCENTILES.index(50.0)])),
-                "percentile_99_5": float(np.median(body[:, -1])),
-                "minimum": min(one.all_voxels.minimum for one in having),
-                "maximum": max(one.all_voxels.maximum for one in having),
-                "stored": dict(Counter(one.stored for one in having)),
-            }
-    return {
-        "cases": len(dataset.cases),
-        "refused": len(dataset.cases) - len(usable),
-        "repaired": sum(bool(case.repairs) for case in usable),
-        "shape": _spread([shape for shape, _ in places]),
-        "spacing_mm": _spread([spacing for _, spacing in places]),
-        "orientations": dict(Counter(case.grid.orientation for case in usable if case.grid is not None).most_common()),
-        "channels": channels,
-        "labels": {
-            class_name(dataset, label): {"cases": len(ml)} | _spread(ml)
-            for label in sorted({label for one in volumes for label in one} | {i for i in dataset.classes if i})
-            if (ml := [one[label] for one in volumes if one.get(label)]) is not None
-        },
-        "empty_labels": sum(not any(one.values()) for one in volumes),
-    }
-
-
-def _spread(values: Sequence[Any]) -> dict[str, Any]:
-    if not len(values):
-        return {}
-    found = np.array(values, dtype=np.float64)
-    return {
-        "minimum": found.min(axis=0).tolist(),
-        "median": np.median(found, axis=0).tolist(),
-        "maximum": found.max(axis=0).tolist(),
-    }
+def _refusals(case: CaseFingerprint) -> list[Finding]:
+    return [Finding(REFUSED, "unusable", reason, (case.case_id,)) for reason in (case.refusal or "").splitlines()]
 
 
 def check_headers(
@@ -135,7 +119,8 @@ def check_headers(
     """Refuse, before any time is spent, all cases whose headers alone show that they can't be used.
 
     Args:
-        on_refusal: ``"raise"`` one error that names them all, or ``"skip"``: say so; loading leaves them out.
+        on_refusal: ``"raise"`` one error that names them all; ``"skip"``: say so, loading leaves them out, unless none
+            is left; ``"report"``: say so.
 
     Raises:
         DataError: refused cases, or none left.
@@ -145,34 +130,10 @@ def check_headers(
     if not reasons:
         return
     text = f"{len(reasons)} of {len(cases)} cases that can't be used:\n  " + "\n  ".join(reasons) + "\n"
-    if on_refusal == "raise" or len(reasons) == len(cases):
+    if on_refusal == "raise" or (on_refusal == "skip" and len(reasons) == len(cases)):
         raise DataError(
             text,
             expected="cases that load",
             fix="correct them or take them out of the dataset; `pipeline check DATASET` looks at every voxel of it",
         )
     logger.warning("%s%d cases go on without them", text, len(cases) - len(reasons))
-
-
-def as_json(check: Check) -> dict[str, Any]:
-    """All that the doctor knows, as JSON holds it.
-
-    ``dataset``, ``layout``, ``why`` (it was taken for that), ``channels``, ``classes``; ``summary``: see `summary`;
-    ``findings``: objects with the fields of `Finding`; ``cases``: objects with the fields of
-    `pipeline.data.fingerprint.CaseFingerprint`.
-    """
-    dataset = check.fingerprint
-    cases: list[dict[str, Any]] = plain(list(dataset.cases))
-    for case in cases:
-        for channel in case["channels"].values():
-            del channel["miniature"]  # a picture for comparisons, of no use to a reader
-    return {
-        "dataset": dataset.dataset_dir,
-        "layout": dataset.layout,
-        "why": check.why,
-        "channels": list(dataset.channel_names),
-        "classes": {str(label): name for label, name in dataset.classes.items()},
-        "summary": summary(dataset),
-        "findings": [plain(finding) for finding in check.findings],
-        "cases": cases,
-    }

@@ -6,7 +6,7 @@ The reader, the rules of a stack and their messages are those with which a case 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,10 +16,13 @@ from scipy import ndimage
 from pipeline.data.cases import Case
 from pipeline.data.fingerprint import CaseFingerprint, ChannelFingerprint, LabelFingerprint
 from pipeline.data.intensities import absurd_voxels, background_value, body_shape, intensities, miniature, of_values
-from pipeline.data.stack import StackRules, load_label, require_label_grid, resampling_remark
+from pipeline.data.label import load_label, require_label_grid
+from pipeline.data.stack import file_remarks, present_files, require_own_label, resampling_remark, void_remark
+from pipeline.data.stack_rules import StackRules
 from pipeline.errors import DataError, PipelineError
 from pipeline.geometry import Grid
-from pipeline.io import Volume, read_image, read_image_grid, section_of
+from pipeline.io import Volume, is_section, read_header, read_image, read_image_grid, section_of
+from pipeline.io.policy import ReadPolicy
 
 _MOST_FOREGROUND = 500_000
 _MANY_IDS = 64
@@ -67,19 +70,24 @@ def examine_headers(case: Case, channels: Sequence[str], rules: StackRules) -> C
     Takes less than a millisecond per file; damaged or odd voxels stay unseen.
 
     Args:
-        channels: names in the order of the stack; the first is the reference.
+        channels: names in the order of the stack; the first that a case has is its reference.
     """
     record = _Record(case.case_id)
+    files = _files(case, channels, rules, record)
     grids: dict[str, Grid] = {}
-    for name in _present(case, channels, rules, record):
+    repairs: dict[str, tuple[str, ...]] = {}
+    for name, path in files.items():
         with record.refusing():
-            grids[name] = read_image_grid(case.image[name])
-    grid = grids.get(channels[0])
+            grids[name], repairs[name], _ = _header(path, rules.policy_of(name))
+            record.repairs += [f"{name}: {repair}" for repair in repairs[name]]
+    grid = grids.get(next(iter(files), ""))
     if grid is not None:
-        _compare_grids(case, grids, grid, rules, record)
+        _compare_grids(files, grids, repairs, grid, rules, record)
         if case.label is not None:
             with record.refusing():
-                require_label_grid(case.label, read_image_grid(case.label), grid)
+                require_own_label(case.label, files.values())
+                remark = require_label_grid(case.label, _header(case.label, rules.label_policy)[0], grid)
+                record.repairs += [remark] if remark else []
     return CaseFingerprint(
         case.case_id, grid, repairs=tuple(record.repairs), refusal=record.refusal, file_state=file_state(case)
     )
@@ -98,26 +106,29 @@ def examine_voxels(case: Case, channels: Sequence[str], rules: StackRules) -> Ca
 
 def _examined(case: Case, channels: Sequence[str], rules: StackRules) -> CaseFingerprint:
     record = _Record(case.case_id)
+    files = _files(case, channels, rules, record)
     volumes: dict[str, Volume] = {}
-    for name in _present(case, channels, rules, record):
+    for name, path in files.items():
         with record.refusing():
-            volumes[name] = read_image(case.image[name])
+            volumes[name] = read_image(path, policy=rules.policy_of(name))
             record.repairs += [f"{name}: {repair}" for repair in volumes[name].repairs]
-    reference = volumes.get(channels[0])
+    reference = volumes.get(next(iter(files), ""))
     grid = reference.grid if reference is not None else None
     ids, label = None, None
     if grid is not None:
-        _compare_grids(case, {name: volume.grid for name, volume in volumes.items()}, grid, rules, record)
+        grids = {name: volume.grid for name, volume in volumes.items()}
+        _compare_grids(files, grids, {name: volume.repairs for name, volume in volumes.items()}, grid, rules, record)
         if case.label is not None:
             with record.refusing():
-                read = load_label(case.label, grid, rules.labels, rules.label_values)
-                record.repairs += [repair for repair in read.repairs if repair not in record.repairs]
+                require_own_label(case.label, files.values())
+                read = load_label(case.label, grid, rules.labels, rules.label_values, rules.label_policy)
+                record.repairs += [text if text.startswith("label: ") else f"label: {text}" for text in read.repairs]
                 ids = read.array[0]
                 label = _label(str(case.label), ids, grid, record)
     measured = {}
     for name, volume in volumes.items():
         with record.refusing():
-            measured[name] = _channel(name, str(case.image[name]), volume, ids, grid, record)
+            measured[name] = _channel(name, files[name], volume, ids, grid, rules, record)
     inner = None
     if reference is not None:
         inner = body_shape(reference.array, background_value(reference.array))
@@ -126,43 +137,55 @@ def _examined(case: Case, channels: Sequence[str], rules: StackRules) -> CaseFin
     )
 
 
-def _present(case: Case, channels: Sequence[str], rules: StackRules, record: _Record) -> list[str]:
-    """The channels that the case has, the missing ones noted."""
-    missing = [name for name in channels if name not in case.image]
-    if missing and (rules.missing_channels == "refuse" or channels[0] in missing):
-        with record.refusing():
-            raise DataError(
-                f"the channels {', '.join(case.image) or '(none)'}; no {', '.join(missing)}",
-                expected=", ".join(channels),
-                fix="add the missing files",
-            )
-    elif missing:
-        record.repairs += [f"{name}: missing, taken as 0" for name in missing]
-    return [name for name in channels if name in case.image]
+def _files(case: Case, channels: Sequence[str], rules: StackRules, record: _Record) -> dict[str, Path]:
+    """The channels that the case has, absent ones noted; what is there is looked at even where one is missing."""
+    paths = {name: case.image.get(name) for name in channels}
+    files = {name: path for name, path in paths.items() if path is not None}
+    with record.refusing():
+        present_files(paths, rules)
+        record.repairs += file_remarks(paths, files, rules)
+    return files
 
 
-def _compare_grids(case: Case, grids: dict[str, Grid], grid: Grid, rules: StackRules, record: _Record) -> None:
+def _header(path: Path, policy: ReadPolicy) -> tuple[Grid, tuple[str, ...], str]:
+    """Grid, what was put right, and the type of the stored values."""
+    if is_section(path):
+        return read_image_grid(path), (), path.suffix.lower().lstrip(".")
+    header = read_header(path, policy)
+    return header.grid, header.repairs, header.dtype.name
+
+
+def _compare_grids(
+    files: Mapping[str, Path],
+    grids: Mapping[str, Grid],
+    repairs: Mapping[str, tuple[str, ...]],
+    grid: Grid,
+    rules: StackRules,
+    record: _Record,
+) -> None:
     reference = next(iter(grids))
     for name, own in grids.items():
         if not grid.same_grid(own):
             with record.refusing():
-                remark = resampling_remark(name, case.image[name], own, reference, grid, rules.on_other_grid)
-                record.repairs.append(remark)
+                record.repairs.append(
+                    resampling_remark(name, files[name], own, reference, grid, rules.on_other_grid, repairs[name])
+                )
 
 
 def _channel(
-    name: str, file: str, volume: Volume, ids: np.ndarray | None, grid: Grid | None, record: _Record
+    name: str,
+    file: Path,
+    volume: Volume,
+    ids: np.ndarray | None,
+    grid: Grid | None,
+    rules: StackRules,
+    record: _Record,
 ) -> ChannelFingerprint:
     array = volume.array
-    background = background_value(array)
-    everything, body = intensities(array, background)
-    if everything.minimum == everything.maximum:
-        raise DataError(
-            f"no contrast: every voxel is {everything.minimum:.6g} in channel {name}",
-            file=file,
-            expected="an image",
-            fix="export the channel again, or leave the case out",
-        )
+    everything, body = intensities(array, background_value(array))
+    void = void_remark(name, file, everything.minimum, everything.maximum, rules)
+    if void is not None:
+        record.repairs.append(void)
     main = body or everything
     absurd = absurd_voxels(array, main)
     if absurd:
@@ -171,25 +194,26 @@ def _channel(
             f"{everything.minimum:.4g} to {everything.maximum:.4g}, 99% of the body from {main.percentiles[0]:.4g} to "
             f"{main.percentiles[-1]:.4g}): damaged, or burnt-in?"
         )
-    if main.percentiles[0] == main.percentiles[-1]:
+    if void is None and main.percentiles[0] == main.percentiles[-1]:
         record.warnings.append(f"{name}: 99% of the body is {main.percentiles[0]:.6g}: there is hardly anything to see")
     foreground = None
     if ids is not None and grid is not None:
         foreground = of_values(_under_label(volume, ids, grid))
     small = miniature(array, volume.grid.affine) if array.ndim == 3 else b""
-    return ChannelFingerprint(file, volume.grid, _stored(file), everything, body, foreground, absurd, small)
+    stored = _header(file, rules.policy_of(name))[2]
+    return ChannelFingerprint(str(file), volume.grid, stored, everything, body, foreground, absurd, small)
 
 
 def _under_label(volume: Volume, ids: np.ndarray, grid: Grid) -> np.ndarray:
-    """The channel's values where the label is above 0; of a channel on another grid interpolated as loading does."""
+    """The channel's values where the label is above 0; of a channel on another grid at those places that it covers."""
     if grid.same_grid(volume.grid):
         return volume.array[ids > 0]
     places = np.argwhere(ids > 0)
     places = places[:: max(1, -(-len(places) // _MOST_FOREGROUND))]
     to_volume = np.linalg.inv(volume.grid.affine) @ grid.affine
     index = places @ to_volume[:3, :3].T + to_volume[:3, 3]
-    outside = float(volume.array.min())
-    return ndimage.map_coordinates(volume.array, index.T, np.float32, order=1, mode="grid-constant", cval=outside)
+    inside = (index > -0.5) & (index < np.array(volume.grid.shape) - 0.5)
+    return ndimage.map_coordinates(volume.array, index[inside.all(axis=1)].T, np.float32, order=1, mode="nearest")
 
 
 def _label(file: str, ids: np.ndarray, grid: Grid, record: _Record) -> LabelFingerprint:
@@ -227,7 +251,3 @@ def _centre(own: np.ndarray, start: Sequence[int], grid: Grid) -> tuple[float, .
         place = (float(along @ np.arange(len(along))) / total + start[axis] + 0.5) / grid.shape[axis]
         result[int(world)] = place if direction > 0 else 1 - place
     return tuple(result)
-
-
-def _stored(file: str) -> str:
-    return Path(file).suffix

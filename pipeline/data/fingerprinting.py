@@ -13,7 +13,7 @@ from pipeline.data.cases import Case, DatasetDescription
 from pipeline.data.examine import examine_headers, examine_voxels, file_state
 from pipeline.data.fingerprint import CaseFingerprint, DatasetFingerprint
 from pipeline.data.fingerprint_store import FingerprintStore
-from pipeline.data.stack import StackRules
+from pipeline.data.stack_rules import StackRules
 
 DEFAULT_RULES = StackRules()
 Progress = Callable[[int, int], None]

@@ -12,8 +12,9 @@ import numpy as np
 
 from pipeline.data.findings import INFO, WARNING, Finding
 from pipeline.data.fingerprint import CaseFingerprint, DatasetFingerprint
+from pipeline.data.onto_grid import covered_share
 from pipeline.data.outliers import LEAST_PEERS, copies, mirrored, odd_ones, on_the_other_side
-from pipeline.data.stack import LEAST_OVERLAP, covered_share
+from pipeline.data.stack import LEAST_OVERLAP
 from pipeline.geometry import Grid
 
 MIXTURE_SHARE = 0.2
@@ -40,7 +41,7 @@ def _classes(dataset: DatasetFingerprint, usable: Sequence[CaseFingerprint]) -> 
         elif filled >= LEAST_PEERS and len(ids) <= max(1, 0.05 * filled) and len(holders) > 1:
             text = f"label id {label} occurs here and in no other case"
             findings.append(Finding(WARNING, "classes", text, tuple(ids), fix=_ID_FIX))
-        elif filled >= LEAST_PEERS and 0.95 * filled <= len(ids) < filled:
+        elif filled >= LEAST_PEERS and 0 < filled - len(ids) <= max(1, 0.05 * filled):
             missing = tuple(
                 case.case_id
                 for case in labelled

@@ -6,183 +6,175 @@ grid alone decides stands apart (`resampling_remark`, `require_label_grid`): hea
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from os import PathLike
 
 import numpy as np
-from scipy import ndimage
 
-from pipeline.errors import ConfigError, GeometryError, LabelError
+from pipeline.data.onto_grid import covered_share, on_grid, reordering
+from pipeline.data.stack_rules import StackRules
+from pipeline.errors import ConfigError, DataError, GeometryError
 from pipeline.geometry import Grid
-from pipeline.io import Volume, read_image
-from pipeline.io.policy import STRICT, ReadPolicy
+from pipeline.io import Volume, read_image, read_image_grid
+from pipeline.io.space import ORIENTATION_ASSUMED
 
 LEAST_OVERLAP = 0.5
 """Share of the reference channel's voxels that another channel must cover to be resampled onto its grid."""
 
-LABEL_ROUNDING = 1e-3
-"""How far a stored label may lie from an integer: what scl_slope's rounding leaves, no interpolation."""
 
-
-@dataclass(frozen=True)
-class StackRules:
-    """What a bundle asks of the files of a case. The default takes any label, and refuses all that has two meanings.
+@dataclass(frozen=True, eq=False)
+class Stack(Volume):
+    """Channels (C, H, W, D) on one grid.
 
     Args:
-        labels: ids that a label may hold, 0 is always among them; None allows any.
-        label_values: id -> value that stands for it in the files, see `load_label`.
-        on_other_grid: see `load_stack`.
-        missing_channels: ``"refuse"`` a case that lacks a channel, or take it as ``"zero"``.
-        policy: how headers are read.
+        present: which of the channels there are; the others are 0 everywhere.
     """
 
-    labels: tuple[int, ...] | None = None
-    label_values: Mapping[int, int] = field(default_factory=dict)
-    on_other_grid: str = "resample"
-    missing_channels: str = "refuse"
-    policy: ReadPolicy = STRICT
+    present: tuple[bool, ...] = ()
 
 
-def load_stack(paths: Mapping[str, str | PathLike[str]], on_other_grid: str = "resample") -> Volume:
-    """Read channels into one array on the grid of the first.
+def load_stack(paths: Mapping[str, str | PathLike[str] | None], rules: StackRules | None = None) -> Stack:
+    """Read channels into one array on the grid of the first that is there.
+
+    A channel whose voxels are the same in another axis order is reordered. One on another grid in the same space is
+    interpolated linearly (see `on_grid`), unless ``rules.on_other_grid`` is ``"refuse"``. Files are read in threads.
 
     Args:
-        paths: channel -> file, in the order of the stack.
-        on_other_grid: what to do with a channel on another grid in the same space: ``"resample"`` it linearly
-            (outside its own volume it gets its lowest value), or ``"refuse"`` it.
+        paths: channel -> file, in the order of the stack; None for a channel that is absent.
+        rules: with ``missing_channels="zero"`` absent channels, and files that are 0 everywhere, become 0.
 
     Returns:
-        Array (C, H, W, D) float32, of sections (C, H, W), the first channel's grid, and what was put right, each with
-        the channel's name.
+        Array (C, H, W, D) float32, of sections (C, H, W), the grid, and what was put right, each with the channel's
+        name.
 
     Raises:
-        DataError, GeometryError: as `read_image`; a channel that covers less than half of the reference; a section on
-            another grid, always: it has no space in which it could be resampled.
+        DataError, GeometryError: as `read_image`; an absent or constant channel; a channel that covers less than half
+            of the reference, or whose place in space is unknown; a section on another grid, always: it has no space
+            in which it could be resampled.
     """
-    stack, repairs, grid = np.empty(0, np.float32), [], None
-    for index, (name, path) in enumerate(paths.items()):
-        volume = read_image(path)
-        repairs += [f"{name}: {repair}" for repair in volume.repairs]
-        array = volume.array
-        if grid is None:
-            grid = volume.grid
-            stack = np.empty((len(paths), *grid.shape), np.float32)
-        elif not grid.same_grid(volume.grid):
-            repairs.append(resampling_remark(name, path, volume.grid, next(iter(paths)), grid, on_other_grid))
-            array = _resampled(volume, grid)
-        stack[index] = array
-    if grid is None:
+    rules = rules or StackRules()
+    files = present_files(paths, rules)
+    reference = next(iter(files))
+    grid = read_image_grid(files[reference], rules.policy_of(reference))
+    stack = np.zeros((len(paths), *grid.shape), np.float32)
+    index = {name: number for number, name in enumerate(paths)}
+
+    def fill(name: str) -> list[str]:
+        volume = read_image(files[name], policy=rules.policy_of(name))
+        remarks = [f"{name}: {repair}" for repair in volume.repairs]
+        void = void_remark(name, files[name], float(volume.array.min()), float(volume.array.max()), rules)
+        if void is not None:
+            return [*remarks, void]
+        if not grid.same_grid(volume.grid):
+            remarks.append(
+                resampling_remark(name, files[name], volume.grid, reference, grid, rules.on_other_grid, volume.repairs)
+            )
+            stack[index[name]] = on_grid(volume, grid)
+        else:
+            stack[index[name]] = volume.array
+        return remarks
+
+    with ThreadPoolExecutor(min(len(files), os.cpu_count() or 1)) as pool:
+        remarks = list(pool.map(fill, files))
+    repairs = [remark for channel in remarks for remark in channel]
+    repairs += file_remarks(paths, files, rules)
+    present = tuple(bool(channel.any()) for channel in stack)
+    if not any(present):
+        raise DataError("channels that are 0 everywhere", file=files[reference], expected="an image in one of them")
+    return Stack(stack, grid, tuple(repairs), present)
+
+
+def present_files(paths: Mapping[str, str | PathLike[str] | None], rules: StackRules) -> dict[str, str | PathLike[str]]:
+    """The channels that have a file, in the order of the stack.
+
+    Raises:
+        DataError: an absent channel, unless the rules allow it; no channel at all.
+    """
+    if not paths:
         raise ConfigError("no channel", expected="at least one")
-    return Volume(stack, grid, tuple(repairs))
+    files = {name: path for name, path in paths.items() if path is not None}
+    absent = [name for name in paths if name not in files]
+    if absent and (rules.missing_channels == "refuse" or not files):
+        raise DataError(
+            f"the channels {', '.join(files) or '(none)'}; no {', '.join(absent)}",
+            expected=", ".join(paths),
+            fix="add the missing files" + ("; or allow it: missing_channels=zero" if files else ""),
+        )
+    return files
+
+
+def void_remark(name: str, path: str | PathLike[str], lowest: float, highest: float, rules: StackRules) -> str | None:
+    """What is said of a channel that is 0 everywhere, where a channel may be absent; None of one that shows something.
+
+    Raises:
+        DataError: every voxel has one value.
+    """
+    if lowest == highest == 0 and rules.missing_channels == "zero":
+        return f"{name}: 0 everywhere, so it counts as absent"
+    if lowest == highest:
+        raise DataError(
+            f"no contrast: every voxel of channel {name} is {lowest:.6g}",
+            file=path,
+            expected="an image",
+            fix="export the channel again, or leave the case out",
+        )
+    return None
+
+
+def require_own_label(label: str | PathLike[str], files: Iterable[str | PathLike[str]]) -> None:
+    """Raises DataError where one file is to be image and label."""
+    if os.path.realpath(label) in {os.path.realpath(file) for file in files}:
+        raise DataError("one file as image and as label", file=label, expected="a file for each")
+
+
+def file_remarks(
+    paths: Mapping[str, str | PathLike[str] | None], files: Mapping[str, str | PathLike[str]], rules: StackRules
+) -> list[str]:
+    """What is said of the files as such: one that is two channels, channels without one."""
+    first: dict[tuple[str, int | None], str] = {}
+    remarks = []
+    for name, path in files.items():
+        other = first.setdefault((os.path.realpath(path), rules.policy_of(name).volume), name)
+        if other != name:
+            remarks.append(f"{name}: the same file as {other}")
+    absent = [name for name in paths if name not in files]
+    remarks += [f"{name}: absent, 0 everywhere" for name in absent]
+    if absent and absent[0] == next(iter(paths)):
+        remarks.append(f"the grid is that of {next(iter(files))}")
+    return remarks
 
 
 def resampling_remark(
-    name: str, path: str | PathLike[str], own: Grid, reference: str, grid: Grid, on_other_grid: str = "resample"
+    name: str,
+    path: str | PathLike[str],
+    own: Grid,
+    reference: str,
+    grid: Grid,
+    on_other_grid: str = "resample",
+    repairs: Iterable[str] = (),
 ) -> str:
-    """What is said of a channel that has to be resampled from its ``own`` grid onto that of the reference channel.
+    """What is said of a channel that has to be brought from its ``own`` grid onto that of the reference channel.
+
+    Args:
+        repairs: of its header: where its place in space was assumed, it can't be brought to another place.
 
     Raises:
         GeometryError: it must not be, or covers less than half of the reference; a section on another grid.
     """
+    if reordering(own, grid) is not None:
+        return f"{name}: axes reordered from {own.orientation} to {grid.orientation}, every value kept"
     volumes = len(grid.shape) == len(own.shape) == 3
     covered = covered_share(grid, own) if volumes else 0.0
-    if on_other_grid == "refuse" or covered < LEAST_OVERLAP:
+    assumed = any(repair.startswith(ORIENTATION_ASSUMED) for repair in repairs)
+    if on_other_grid == "refuse" or covered < LEAST_OVERLAP or assumed:
+        known = "nothing in the file says where it lies" if assumed else f"it covers {covered:.0%} of the reference"
         raise GeometryError(
-            f"channel {name} on another grid ({own}; it covers {covered:.0%} of the reference)",
+            f"channel {name} on another grid ({own}; {known})",
             file=path,
             expected=f"the grid of {reference} ({grid})",
             fix="register and resample it to the reference channel",
         )
     return f"{name}: resampled from {own} to {grid}, {1 - covered:.0%} of which it does not cover"
-
-
-def require_label_grid(path: str | PathLike[str], own: Grid, grid: Grid) -> None:
-    """Raises GeometryError for a label on another grid than its image's: it is never resampled."""
-    if not grid.same_grid(own):
-        raise GeometryError(
-            f"a label on another grid ({own})",
-            file=path,
-            expected=f"the image's grid ({grid})",
-            fix="check that label and image belong together; draw or resample the label on the image",
-        )
-
-
-def load_label(
-    path: str | PathLike[str],
-    grid: Grid,
-    allowed: Iterable[int] | None = None,
-    stored: Mapping[int, int] | None = None,
-) -> Volume:
-    """Read a label map that must lie on ``grid``.
-
-    Args:
-        allowed: ids that may occur; 0 always may. None allows every id.
-        stored: id -> value that stands for it in the file, where that is another number; ids that it does not name
-            stand for themselves.
-
-    Returns:
-        Array (1, H, W, D), or (1, H, W), of ids in the smallest integer type, uint8 where it fits.
-
-    Raises:
-        GeometryError: another grid. A label is never resampled: it would no longer be what was drawn.
-        LabelError: values that are not integers, or ids that are not allowed, with their voxel counts.
-    """
-    volume = read_image(path)
-    require_label_grid(path, volume.grid, grid)
-    ids = np.rint(volume.array)
-    distance = np.abs(volume.array - ids)
-    if distance.max(initial=0) > LABEL_ROUNDING:
-        wrong = np.unique(volume.array[distance > LABEL_ROUNDING])
-        raise LabelError(
-            f"{np.count_nonzero(distance > LABEL_ROUNDING)} voxels whose label is no integer, such as {wrong[0]:.6g}",
-            file=path,
-            expected="whole numbers",
-            fix="export the segmentation, not probabilities or an interpolated label",
-        )
-    values, counts = np.unique(ids, return_counts=True)
-    value_of = dict(stored or {})
-    if allowed is None:  # all but an id that another value stands for: who knows which of the two it means
-        known = set(values.astype(int).tolist()) - (set(value_of) - set(value_of.values()))
-    else:
-        known = {value_of.get(label, label) for label in (0, *allowed)}
-    unknown = [f"{int(v)} ({n} voxels)" for v, n in zip(values, counts, strict=True) if int(v) not in known]
-    if unknown:
-        raise LabelError(
-            f"label ids {', '.join(unknown)}",
-            file=path,
-            expected=f"ids out of {', '.join(map(str, sorted(known)))}",
-            fix="map the ids to the bundle's, name them in its classes, or say in label_values what stands for them",
-        )
-    if value_of:
-        found = ids.copy()
-        for label, value in value_of.items():
-            ids[found == value] = label
-        values = np.unique(ids)
-    kind = np.uint8 if values[0] >= 0 and values[-1] <= 255 else np.int32
-    repairs = (*volume.repairs, *(["label: rounded to whole numbers"] if distance.any() else []))
-    return Volume(np.ascontiguousarray(ids.astype(kind))[None], volume.grid, repairs)
-
-
-def covered_share(reference: Grid, other: Grid) -> float:
-    """Share of the reference's voxel centres that lie inside the other volume's box, on at most 33 points per axis."""
-    points = [np.linspace(0, n - 1, min(n, 33)) for n in reference.shape]
-    index = np.stack(np.meshgrid(*points, indexing="ij"), axis=-1).reshape(-1, 3)
-    to_other = np.linalg.inv(other.affine) @ reference.affine
-    there = index @ to_other[:3, :3].T + to_other[:3, 3]
-    inside = (there >= -0.5 - 1e-3) & (there <= np.array(other.shape) - 0.5 + 1e-3)
-    return float(inside.all(axis=1).mean())
-
-
-def _resampled(volume: Volume, grid: Grid) -> np.ndarray:
-    to_volume = np.linalg.inv(volume.grid.affine) @ grid.affine
-    return ndimage.affine_transform(
-        volume.array,
-        to_volume[:3, :3],
-        to_volume[:3, 3],
-        output_shape=grid.shape,
-        output=np.float32,
-        order=1,
-        mode="grid-constant",
-        cval=float(volume.array.min()),
-    )

@@ -6,7 +6,7 @@ here, with the same `Volume` and the same errors: file, found, expected, what to
 """
 
 from pipeline.io.image import read_image, read_image_grid
-from pipeline.io.nifti import Volume, read_grid, read_volume, write_volume
+from pipeline.io.nifti import Volume, read_grid, read_header, read_volume, write_volume
 from pipeline.io.section import count_sections, is_section, read_section, section_of, write_section
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "count_sections",
     "is_section",
     "read_grid",
+    "read_header",
     "read_image",
     "read_image_grid",
     "read_section",

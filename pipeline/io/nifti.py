@@ -29,6 +29,7 @@ from nibabel.nifti2 import Nifti2Header
 from pipeline.errors import DataError, PipelineError
 from pipeline.geometry import Grid
 from pipeline.io.header import VolumeHeader, parse_header
+from pipeline.io.policy import STRICT, ReadPolicy
 from pipeline.io.space import QFORM_SFORM_LIMIT_VOXELS
 from pipeline.io.stream import cannot, is_compressed, opened
 
@@ -52,7 +53,7 @@ class Volume:
     repairs: tuple[str, ...] = ()
 
 
-def read_volume(path: str | PathLike[str], dtype: type | np.dtype = np.float32) -> Volume:
+def read_volume(path: str | PathLike[str], dtype: type | np.dtype = np.float32, policy: ReadPolicy = STRICT) -> Volume:
     """Read one volume, whole and verified.
 
     Args:
@@ -64,10 +65,10 @@ def read_volume(path: str | PathLike[str], dtype: type | np.dtype = np.float32) 
         GeometryError: a header that describes no space, or two.
     """
     file, dtype = Path(path), np.dtype(dtype)
-    if dtype.kind != "f":
-        raise TypeError(f"read_volume gives floating types; asked for {dtype}")
     with opened(file) as stream:
-        header = _read_header(stream, file)
+        header = _read_header(stream, file, policy)
+        if dtype.kind != "f" and header.dtype.newbyteorder("=") != dtype:
+            raise TypeError(f"read_volume gives floating types; asked for {dtype}")
         stored = _read_stored(stream, header, file)
     with np.errstate(over="ignore"):  # a float64 beyond the range becomes infinite and is refused below
         array = stored.astype(dtype)
@@ -75,6 +76,10 @@ def read_volume(path: str | PathLike[str], dtype: type | np.dtype = np.float32) 
             array *= dtype.type(header.slope)
             array += dtype.type(header.intercept)
     finite = np.isfinite(array)
+    if not finite.all() and policy.non_finite == "zero":
+        array[~finite] = 0
+        bad = int(finite.size - np.count_nonzero(finite))
+        return Volume(array, header.grid, (*header.repairs, f"{bad} voxels that are NaN or infinite: taken as 0"))
     if not finite.all():
         raise DataError(
             f"{int(finite.size - np.count_nonzero(finite))} voxels that are NaN or infinite",
@@ -91,9 +96,14 @@ def read_grid(path: str | PathLike[str]) -> Grid:
     Raises:
         DataError, GeometryError: as `read_volume`, as far as the header shows it.
     """
+    return read_header(path).grid
+
+
+def read_header(path: str | PathLike[str], policy: ReadPolicy = STRICT) -> VolumeHeader:
+    """The header alone."""
     file = Path(path)
     with opened(file) as stream:
-        return _read_header(stream, file).grid
+        return _read_header(stream, file, policy)
 
 
 def write_volume(
@@ -137,8 +147,8 @@ def write_volume(
         raise cannot(error, file, "written") from error
 
 
-def _read_header(stream: BinaryIO, file: Path) -> VolumeHeader:
-    header = parse_header(stream.read(_HEADER_BYTES), file)
+def _read_header(stream: BinaryIO, file: Path, policy: ReadPolicy = STRICT) -> VolumeHeader:
+    header = parse_header(stream.read(_HEADER_BYTES), file, policy)
     promised, size = header.end, file.stat().st_size
     if promised > size * (_HIGHEST_GZIP_RATIO if is_compressed(file) else 1):
         raise DataError(

@@ -14,9 +14,12 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from pipeline.data.stack import load_label, load_stack
+from pipeline.data.stack import load_label, load_stack, require_own_label
+from pipeline.data.stack_rules import stack_rules
 from pipeline.errors import ConfigError, DataError, PipelineError
 from pipeline.io import Volume, section_of
+from pipeline.io.policy import STRICT
+from pipeline.transforms.absent_channels import PRESENT
 
 
 class LoadImageStackd(MapTransform):
@@ -27,7 +30,11 @@ class LoadImageStackd(MapTransform):
     ``channels``, or one path where there is one channel. The label, where the item has one, becomes (1, H, W, D)
     integers. The meta of both holds ``case_id``, ``original_affine``, ``spatial_shape``, ``filename_or_obj`` (of the
     first channel; of the label) and ``repairs``: one text, a line per repair, because lists of unequal length do not
-    collate into a batch.
+    collate into a batch; that of the image also ``absent_channels``, their names, a line each.
+
+    With ``missing_channels="zero"`` each item also gets ``item["present"]``, (C,) of bool: the channels that are
+    there. It outlives steps that drop meta data; `NormalizeChannelsd` and `ZeroAbsentChannelsd` go by it, and a
+    `MultiEncoderUNet` finds the absent ones by their zeros.
 
     Args:
         keys: what to load; an item may lack the label.
@@ -38,6 +45,9 @@ class LoadImageStackd(MapTransform):
             be looked at; other ids stand for themselves.
         allow_missing_keys: whether an item may lack the label.
         on_other_grid: ``"resample"`` or ``"refuse"`` a channel on another grid, see `pipeline.data.stack.load_stack`.
+        missing_channels: ``"refuse"`` a case that lacks a channel, or fill it with ``"zero"``.
+        non_finite, assume_orientation, trust, spacing_limits_mm: see `pipeline.io.policy.ReadPolicy`.
+        volume: which one of a 4D series, from 0; or channel -> which one, for channels that lie in one file.
 
     Raises:
         DataError, GeometryError, LabelError: each names case and file.
@@ -54,41 +64,62 @@ class LoadImageStackd(MapTransform):
         label_values: Mapping[int, int] | Mapping[str, int] | None = None,
         allow_missing_keys: bool = True,
         on_other_grid: str = "resample",
+        missing_channels: str = "refuse",
+        non_finite: str = "refuse",
+        assume_orientation: str | None = None,
+        trust: str | None = None,
+        volume: int | Mapping[str, int] | None = None,
+        spacing_limits_mm: Sequence[float] = STRICT.spacing_limits_mm,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         if not channels or isinstance(channels, str):
             raise ConfigError(f"channels={channels!r}", expected="a list of channel names")
-        if on_other_grid not in ("resample", "refuse"):
-            raise ConfigError(f"on_other_grid={on_other_grid!r}", expected="resample or refuse")
         if image_key not in self.keys or not set(self.keys) <= {image_key, label_key}:
             raise ConfigError(f"keys {self.keys}", expected=f"{image_key} and {label_key}")
         self.channels = [name.lower() for name in channels]
         self.image_key, self.label_key = image_key, label_key
-        self.labels = None if labels is None else [int(label) for label in labels]
-        self.label_values = {int(label): int(value) for label, value in (label_values or {}).items()}
-        if len(set(self.label_values.values())) < len(self.label_values):
-            raise ConfigError(f"label_values={dict(label_values or {})}", expected="another value for each id")
-        self.on_other_grid = on_other_grid
+        self.rules = stack_rules(
+            self.channels,
+            labels=labels,
+            label_values=label_values,
+            on_other_grid=on_other_grid,
+            missing_channels=missing_channels,
+            non_finite=non_finite,
+            assume_orientation=assume_orientation,
+            trust=trust,
+            volume=volume,
+            spacing_limits_mm=spacing_limits_mm,
+        )
+
+    def __repr__(self) -> str:  # MONAI names a failing step by it
+        return f"{type(self).__name__} of {', '.join(self.channels)}"
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
         case_id = str(item["case_id"]) if "case_id" in item else None
         try:
             paths = self._named_paths(item.get(self.image_key))
-            first = paths[self.channels[0]]
-            case_id = case_id or _id_from(first, self.channels[0])
-            image = load_stack(paths, self.on_other_grid)
+            name, first = next((name, path) for name, path in paths.items() if path is not None)
+            case_id = case_id or _id_from(first, name)
+            image = load_stack(paths, self.rules)
             item[self.image_key] = _tensor(image, first, case_id)
+            absent = [name for name, there in zip(self.channels, image.present, strict=True) if not there]
+            item[self.image_key].meta["absent_channels"] = "\n".join(absent)
+            if self.rules.missing_channels == "zero":
+                item[PRESENT] = torch.tensor(image.present)
             if self.label_key in self.keys and item.get(self.label_key) is not None:
-                label = load_label(item[self.label_key], image.grid, self.labels, self.label_values)
-                item[self.label_key] = _tensor(label, item[self.label_key], case_id)
+                path = item[self.label_key]
+                require_own_label(path, (file for file in paths.values() if file is not None))
+                rules = self.rules
+                label = load_label(path, image.grid, rules.labels, rules.label_values, rules.label_policy)
+                item[self.label_key] = _tensor(label, path, case_id)
             elif self.label_key in self.keys and not self.allow_missing_keys:
                 raise DataError("no label", expected="a label for every case", fix="add it, or allow_missing_keys")
         except PipelineError as error:
             raise error.for_case(case_id or "(without an id)") from error
         return item
 
-    def _named_paths(self, image: Any) -> dict[str, str]:
+    def _named_paths(self, image: Any) -> dict[str, str | None]:
         if isinstance(image, str | PathLike):
             image = [image]
         if isinstance(image, Mapping):
@@ -100,15 +131,18 @@ class LoadImageStackd(MapTransform):
             raise DataError(
                 found, expected=f"the channels {', '.join(self.channels)}", fix="name a file for each channel"
             )
-        missing = [name for name in self.channels if name not in named]
-        if missing:
-            close = difflib.get_close_matches(missing[0], named, n=1)
+        there = {name: path for name, path in named.items() if path is not None}
+        missing = [name for name in self.channels if name not in there]
+        if missing and (self.rules.missing_channels == "refuse" or len(missing) == len(self.channels)):
+            close = difflib.get_close_matches(missing[0], there, n=1)
             raise DataError(
-                f"the channels {', '.join(named) or '(none)'}; no {', '.join(missing)}",
+                f"the channels {', '.join(there) or '(none)'}; no {', '.join(missing)}",
                 expected=f"{', '.join(self.channels)}",
-                fix=f"is {close[0]} meant to be {missing[0]}?" if close else "add the missing files",
+                fix=f"is {close[0]} meant to be {missing[0]}?"
+                if close and close[0] not in self.channels
+                else "add the missing files, or allow it: missing_channels=zero",
             )
-        return {name: fspath(named[name]) for name in self.channels}
+        return {name: fspath(there[name]) if name in there else None for name in self.channels}
 
 
 def _id_from(path: str, channel: str) -> str:

@@ -25,6 +25,7 @@ CONFIGS = {
     "SeparateObjectsd": {},
     "BorderWeightsd": {"keys": "label"},
     "ForegroundIndicesd": {},
+    "ZeroAbsentChannelsd": {"keys": "image"},
     "RandSpatialPatchd": {
         "keys": ["image", "label", "weight"],
         "patch_size": [8, 8, 4],

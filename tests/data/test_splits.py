@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from pipeline.data import Split, fingerprint, k_fold, patient_of, read_split, write_split
+from pipeline.data import Split, k_fold, patient_of, read_split, write_split
+from pipeline.data.splits import fingerprint
 from pipeline.errors import ConfigError, DataError
 
 IDS = [f"sub-{i:02}_ses-{s}" for i in range(11) for s in (1, 2)]
