@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from pipeline.data.check import Check
+    from pipeline.data.check import CaseLine, Check
     from pipeline.data.findings import Finding
 
 FEW = 25
@@ -29,35 +30,50 @@ def show(check: Check, every: bool = False, console: Console | None = None) -> N
     from pipeline.data.summary import summary_lines
 
     console = console or Console(highlight=False)
-    for name, text in summary_lines(check):
-        console.print(f"[bold]{escape(name)}[/bold]  {escape(text)}")
-    console.print()
-    for finding in check.shared:
-        console.print(f"{_mark(finding.severity)} {escape(sentence(finding))}")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("case", "image", "label", "what there is to say"):
-        table.add_column(heading, overflow="fold")
-    for line in check.lines():
-        if line.findings or every or len(check.fingerprint.cases) <= FEW:
-            said = "\n".join(f"{_mark(f.severity)} {escape(sentence(f, line.case_id))}" for f in line.findings)
-            table.add_row(escape(line.case_id), escape(line.image), escape(line.label), said or "[green]clean[/green]")
-    if table.row_count:
+    _print_rows(console, [(f"[bold]{escape(name)}[/bold]", escape(text)) for name, text in summary_lines(check)])
+    folder, lines = check.fingerprint.dataset_dir, check.lines()
+    listed = [line for line in lines if line.findings or every or len(lines) <= FEW]
+    if listed:
         console.print()
-        console.print(table)
+        heads = tuple(f"[bold]{head}[/bold]" for head in ("case", "image", "label", "verdict"))
+        _print_rows(console, [heads, *(_row(line) for line in listed)])
+    said = [(f.severity, f"{sentence(f, folder)}{_named(f.cases)}") for f in check.shared]
+    said += [
+        (f.severity, f"{line.case_id}: {sentence(f, folder, line.case_id)}") for line in lines for f in line.findings
+    ]
+    if said:
+        console.print()
+        order = list(_COLOURS)
+        said.sort(key=lambda entry: order.index(entry[0]))  # stable: what concerns many first, then case by case
+        _print_rows(console, [(_mark(severity), escape(text)) for severity, text in said])
     console.print()
     counts = check.counts
     words = f"{counts['warning']} with warnings, {counts['repaired']} repaired, {counts['refused']} refused"
-    console.print(f"{len(check.fingerprint.cases)} cases: {counts['clean']} clean, {words}")
+    console.print(f"{len(lines)} cases: {counts['clean']} clean, {words}")
 
 
-def sentence(finding: Finding, case_id: str | None = None) -> str:
-    """A finding in a line; beside its case's name, without it."""
-    text = finding.found
+def sentence(finding: Finding, folder: str, case_id: str | None = None) -> str:
+    """A finding in a line, files named from the dataset's folder; beside its case's name, without it."""
+    text = finding.found.replace(f"{folder}{os.sep}", "")
     if case_id is not None:
         text = text.removeprefix(f"case {case_id}, ").removeprefix(f"case {case_id}: ")
     expected = f"; expected {finding.expected}" if finding.expected else ""
-    fix = f" → {finding.fix}" if finding.fix else ""
-    return f"{text}{expected}{fix}" + ("" if case_id is not None else _named(finding.cases))
+    return f"{text}{expected}" + (f" → {finding.fix}" if finding.fix else "")
+
+
+def _row(line: CaseLine) -> tuple[str, ...]:
+    worst = line.findings[0].severity if line.findings else "info"
+    verdict = "[green]clean[/green]" if worst == "info" else _mark(worst)
+    return escape(line.case_id), escape(line.image), escape(line.label), verdict
+
+
+def _print_rows(console: Console, rows: Sequence[tuple[str, ...]]) -> None:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for number in range(len(rows[0])):
+        table.add_column(overflow="fold", no_wrap=number == 0 and len(rows[0]) == 2)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
 
 
 def _named(cases: Sequence[str]) -> str:

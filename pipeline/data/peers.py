@@ -70,13 +70,13 @@ def _labels(dataset: DatasetFingerprint, usable: Sequence[CaseFingerprint]) -> l
     empty = tuple(case.case_id for case in labelled if not any(class_volumes(case).values()))
     if empty:
         text = f"{len(empty)} of {len(labelled)} labels are empty (nothing but background)"
-        findings.append(Finding(INFO, "label", text, empty, fix="none, if these are healthy"))
+        findings.append(Finding(INFO, "label", text, empty, fix="nothing, if these are healthy"))
     for label in sorted({label for case in labelled for label in class_volumes(case)}):
         having = [case for case in labelled if class_volumes(case).get(label)]
         name = class_name(dataset, label)
         volumes = [class_volumes(case)[label] for case in having]
         findings += _stand_out(
-            having, np.log(volumes), 0.15, "label", f"volume of {name}", [f"{v:.3g} ml" for v in volumes], "look at it"
+            having, np.log(volumes), 0.15, "label", f"volume of {name}:", [f"{v:.3g} ml" for v in volumes], "look at it"
         )
         pieces = [case.label.components.get(label, 1) for case in having]  # type: ignore[union-attr]
         words = [f"{n} pieces" for n in pieces]
@@ -135,6 +135,9 @@ def _reference(dataset: DatasetFingerprint, usable: Sequence[CaseFingerprint]) -
     return [Finding(INFO, "geometry", text, fix=f"name {best} first among the channels")]
 
 
+_REORIENTED = "headers say so, and loading reorients"
+
+
 def _orientations(dataset: DatasetFingerprint, usable: Sequence[CaseFingerprint]) -> list[Finding]:
     findings = []
     for case in usable:
@@ -142,7 +145,7 @@ def _orientations(dataset: DatasetFingerprint, usable: Sequence[CaseFingerprint]
         if len(set(hands.values())) > 1:
             stored = ", ".join(f"{name} {channel.grid.orientation}" for name, channel in case.channels.items())
             text = f"channels stored with opposite handedness ({stored})"
-            fix = "check that left is left in each; where the headers are right, nothing needs to be done"
+            fix = "check that left is left in each"
             findings.append(Finding(WARNING, "side", text, (case.case_id,), fix=fix))
     grids = {case.case_id: case.grid for case in usable if case.grid is not None and len(case.grid.shape) == 3}
     counted = Counter(grid.orientation for grid in grids.values())
@@ -152,14 +155,14 @@ def _orientations(dataset: DatasetFingerprint, usable: Sequence[CaseFingerprint]
     odd = {case_id: grid for case_id, grid in grids.items() if grid.orientation != usual}
     if number < 0.6 * len(grids) or len(grids) < LEAST_PEERS:
         text = f"stored in {len(counted)} orientations: {', '.join(f'{code} {n}' for code, n in counted.most_common())}"
-        return [*findings, Finding(INFO, "orientation", text, fix="none: headers say so, and loading reorients")]
+        return [*findings, Finding(INFO, "orientation", f"{text}; {_REORIENTED}")]
     hand = Counter(_handedness(grid.affine) for grid in grids.values()).most_common(1)[0][0]
     for opposite in (True, False):
         ids = tuple(i for i, grid in odd.items() if (_handedness(grid.affine) != hand) == opposite)
         if ids:
             codes = ", ".join(sorted({odd[case_id].orientation for case_id in ids}))
             text = f"stored as {codes}" + (": a mirror image of the others' order of axes" if opposite else "")
-            fix = "check that left is left: a conversion may have flipped it" if opposite else "none: loading reorients"
+            fix = "check that left is left: a conversion may have flipped it" if opposite else ""
             findings.append(Finding(WARNING if opposite else INFO, "orientation", text, ids, usual, fix))
     return findings
 

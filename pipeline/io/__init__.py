@@ -1,8 +1,9 @@
 """Image files in and out: the only code that opens or writes one.
 
 `nifti.py` reads and writes volumes, `header.py` and `space.py` decide what their headers mean, `stream.py` opens their
-files; `section.py` reads and writes 2D images, and `image.py` takes either. Another file type becomes a file of its own
-here, with the same `Volume` and the same errors: file, found, expected, what to do.
+files and `values.py` converts their voxels; `section.py` reads and writes 2D images, and `image.py` takes either. All
+are written through `atomic.py`. Another file type becomes a file of its own here, with the same `Volume` and the same
+errors: file, found, expected, what to do.
 """
 
 from pipeline.io.image import read_image, read_image_grid
