@@ -28,7 +28,8 @@ from pipeline.bundle.create import create
 from pipeline.bundle.render import bundle_yaml
 from pipeline.cli.words import seconds
 from pipeline.data import describe_on_best_grid, fingerprint_dataset
-from pipeline.data.stack import load_label, load_stack
+from pipeline.data.label import load_label
+from pipeline.data.stack import load_stack
 from pipeline.io import write_volume
 from pipeline.planning.intensities import kind_of
 from pipeline.planning.memory import StepSpec, measure

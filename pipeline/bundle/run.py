@@ -213,7 +213,14 @@ def _refuse_early(config: dict[str, Any], data: str | Path, on_refusal: str, lab
     """All cases by their headers: in a second it is known which can't be used, and not after hours."""
     asked = data_rules(config)
     cases = find_cases(
-        data, asked.channels, require_label=labelled, keep_incomplete=True, spatial_dims=asked.spatial_dims
+        data,
+        asked.channels,
+        require_label=labelled,
+        keep_incomplete=True,
+        spatial_dims=asked.spatial_dims,
+        layout=config.get("layout"),
+        pseudonyms=config.get("pseudonyms"),
+        missing_channels=asked.stack.missing_channels,
     )
     check_headers([asked.loaded(case) for case in cases], asked.channels, asked.stack, on_refusal)
 

@@ -33,13 +33,15 @@ def command(
         Path | None, typer.Option(metavar="RUN", help="Folder of the run (default: a new one below runs/).")
     ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue this run where it stopped.")] = None,
+    layout: words.Layout = None,
+    pseudonyms: words.Pseudonyms = None,
 ) -> None:
     """Train a bundle on a dataset.
 
     The run's folder gets the resolved config, checkpoints, tables and TensorBoard events. Without --budget and
     max_epochs a time is chosen that suits the device.
     """
-    changed = words.overrides(changes)
+    changed = words.overrides(changes, layout, pseudonyms)
     budget_s = None if budget is None else words.seconds(budget)
     from pipeline.bundle import run
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pipeline.data.check import Check, check_dataset, check_headers
     from pipeline.data.dataset import CaseDataset, Refusal
     from pipeline.data.fingerprinting import fingerprint_dataset
+    from pipeline.data.on_demand import CasesOnDemand
     from pipeline.data.reference import describe_on_best_grid
     from pipeline.data.sampler import EpochSampler
     from pipeline.data.stack_rules import StackRules
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 # MONAI's configs).
 _LAZY = {
     "CaseDataset": "pipeline.data.dataset",
+    "CasesOnDemand": "pipeline.data.on_demand",
     "EpochSampler": "pipeline.data.sampler",
     "Check": "pipeline.data.check",
     "Refusal": "pipeline.data.dataset",
@@ -37,6 +39,7 @@ _LAZY = {
 __all__ = [
     "Case",
     "CaseDataset",
+    "CasesOnDemand",
     "Check",
     "DatasetDescription",
     "EpochSampler",

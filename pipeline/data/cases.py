@@ -103,6 +103,7 @@ def find_cases(
     layout: str | None = None,
     pseudonyms: str | PathLike[str] | Pseudonyms | None = None,
     patients: Mapping[str, str] | None = None,
+    missing_channels: str = "refuse",
 ) -> list[Case]:
     """All cases of a dataset, sorted by id.
 
@@ -118,6 +119,7 @@ def find_cases(
         pseudonyms: what takes the place of the ids, or the file that says so (`pipeline.data.pseudonyms`); then
             ``relative`` is empty, and ``patient`` is a pseudonym too.
         patients: case id -> patient, instead of what the layout says.
+        missing_channels: ``"zero"`` where a case is usable that lacks channels, but not all.
 
     Raises:
         DataError: nothing there; channels or labels missing, or one id twice: with every case that it concerns.
@@ -129,7 +131,7 @@ def find_cases(
     if require_label:
         _refuse_unusable_labels(listing, root)
         entries = [entry for entry in entries if entry.labels or not entry.test]
-    if listing.problems and not (keep_incomplete and len(listing.problems) < len(entries)):
+    if listing.problems and not (keep_incomplete and any(map(_is_there, entries))):
         raise DataError(
             problem_text(listing.problems) + "\n",
             file=root,
@@ -144,7 +146,16 @@ def find_cases(
     if pseudonyms is not None:
         names_of = pseudonyms if isinstance(pseudonyms, Pseudonyms) else Pseudonyms.read(pseudonyms)
         entries = names_of.applied(entries)
-    return _cases(listing, entries, root, require_label, keep_incomplete, spatial_dims, name_files=pseudonyms is None)
+    return _cases(
+        listing,
+        entries,
+        root,
+        require_label,
+        keep_incomplete,
+        spatial_dims,
+        name_files=pseudonyms is None,
+        missing_channels=missing_channels,
+    )
 
 
 def _checked(
@@ -186,11 +197,12 @@ def _cases(
     keep_incomplete: bool,
     spatial_dims: int,
     name_files: bool = True,
+    missing_channels: str = "refuse",
 ) -> list[Case]:
     if spatial_dims == 2:
         entries = each_section(entries, name_files)
     channels = listing.channel_names
-    entries = complete_entries(entries, channels, root, require_label, keep_incomplete)
+    entries = complete_entries(entries, channels, root, require_label, keep_incomplete, missing_channels)
     if not entries:
         suffix = SUFFIXES[spatial_dims][0]
         raise DataError(
@@ -212,6 +224,10 @@ def _cases(
         for entry in entries
     ]
     return sorted(cases, key=lambda case: case.case_id)
+
+
+def _is_there(entry: Entry) -> bool:
+    return all(path.is_file() for paths in entry.image.values() for path in paths)
 
 
 def _refuse_unusable_labels(listing: Listing, root: Path) -> None:

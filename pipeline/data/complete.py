@@ -16,19 +16,26 @@ logger = logging.getLogger(__name__)
 
 
 def complete_entries(
-    entries: Sequence[Entry], channels: Sequence[str], root: Path, require_label: bool, keep_incomplete: bool
+    entries: Sequence[Entry],
+    channels: Sequence[str],
+    root: Path,
+    require_label: bool,
+    keep_incomplete: bool,
+    missing_channels: str = "refuse",
 ) -> list[Entry]:
     """The entries with one file per channel and at most one label.
 
     Args:
         keep_incomplete: keep those that lack a channel (or have several files for it: neither is taken), and leave out
             those without a needed label, with a warning; unless no entry is complete.
+        missing_channels: ``"zero"`` counts an entry as complete that has any of the channels.
 
     Raises:
         DataError: with the first of the cases that can't be used.
     """
+    enough = any if missing_channels == "zero" else all
     keep_incomplete = keep_incomplete and any(
-        all(name in entry.image for name in channels) and (not require_label or entry.labels) for entry in entries
+        enough(name in entry.image for name in channels) and (not require_label or entry.labels) for entry in entries
     )
     problems: list[str] = []
     unlabelled: list[str] = []

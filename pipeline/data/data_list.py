@@ -35,6 +35,7 @@ def data_list(
     pseudonyms: str | PathLike[str] | None = None,
     patients: str | PathLike[str] | None = None,
     stratify: bool = False,
+    missing_channels: str = "refuse",
 ) -> list[dict]:
     """A dataset, or a part of it, as the list of items that MONAI's datasets take.
 
@@ -54,6 +55,7 @@ def data_list(
             what the layout or the ids say.
         stratify: whether the folds resemble each other in the volumes of their labels; every label is read once. Off
             where a split must be the one of an earlier version.
+        missing_channels: ``"zero"`` where a case is usable that lacks channels, but not all.
 
     Returns:
         ``{"case_id": str, "relative": folder, "image": {channel: path}, "label": path}`` per case; no ``"label"`` where
@@ -78,6 +80,7 @@ def data_list(
         layout=layout,
         pseudonyms=names,
         patients=read_patients(patients) if patients is not None else None,
+        missing_channels=missing_channels,
     )
     if part != "all":
         split = None if split_file is None else _renamed(read_split(split_file, fold), names)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from monai.data import Dataset
 from monai.transforms import RandomizableTrait, Transform
 from tqdm import tqdm
 
+from pipeline.data.case_error import case_error
 from pipeline.data.memory import cache_budget_bytes
 from pipeline.errors import ConfigError, DataError, PipelineError
 
@@ -148,32 +148,7 @@ class CaseDataset(Dataset):
             # The head runs in threads of one process: MONAI then copies each transform that is not safe for that.
             return self.transform(item, start=start, end=end, threading=end is not None)
         except Exception as error:
-            raise _case_error(error, source) from error
-
-
-def _case_error(error: BaseException, source: Mapping[str, Any]) -> PipelineError:
-    """What a chain raised, with case, file and transform instead of ``applying transform <... at 0x..>``."""
-    step = ""
-    while isinstance(error, RuntimeError) and error.__cause__ is not None and "applying transform" in str(error):
-        match = re.search(r"applying transform <(?:.*\.)?(\w+) object", str(error))
-        step, error = match[1] if match else step, error.__cause__
-    where = f" (in {step})" if step else ""
-    if isinstance(error, PipelineError):
-        rebuilt = type(error)(
-            error.found + where,
-            expected=error.expected,
-            fix=error.fix,
-            case=error.case or _case_id(source),
-            file=error.file,
-        )
-        return rebuilt
-    image = source.get("image")
-    file = next(iter(image.values())) if isinstance(image, Mapping) else image
-    return DataError(
-        f"a case on which a transform fails with {type(error).__name__}: {error}{where}",
-        case=_case_id(source),
-        file=file if isinstance(file, str | os.PathLike) else None,
-    )
+            raise case_error(error, source) from error
 
 
 def _case_id(source: Mapping[str, Any]) -> str:

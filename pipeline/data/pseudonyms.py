@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -107,7 +107,7 @@ class Pseudonyms:
         ]
 
 
-def without_paths(text: str, item: Mapping[Hashable, Any]) -> str:
+def without_paths(text: str, item: Mapping[Any, Any]) -> str:
     """A text about a case, to be stored: as it is, or, for one under a pseudonym, with channels for its paths.
 
     Folders and file names are replaced too where they stand alone: a library may name either.
@@ -134,7 +134,7 @@ def without_paths(text: str, item: Mapping[Hashable, Any]) -> str:
     return text
 
 
-def hidden_error(error: PipelineError, item: Mapping[Hashable, Any]) -> PipelineError:
+def hidden_error(error: PipelineError, item: Mapping[Any, Any]) -> PipelineError:
     """The error as it may be stored and shown: as it is, or, for a case under a pseudonym, without paths."""
     if not item.get(MARK):
         return error
