@@ -125,6 +125,7 @@ def create(
     memory_gb: float | None = None,
     budget_s: float | None = None,
     classes: Mapping[int, str] | None = None,
+    layout: str | None = None,
     force: bool = False,
     dry_run: bool = False,
     instruments: Instruments | None = None,
@@ -136,6 +137,7 @@ def create(
         fingerprint: of the dataset, by `pipeline.data.fingerprint_dataset`.
         folder: of the bundle; its name is the bundle's.
         memory_gb, budget_s, classes, instruments, progress: of `pipeline.planning.plan`.
+        layout: that the dataset was found by, where it was named instead of found out: its bundle goes on naming it.
         force: replace a bundle that is there and has no weights.
         dry_run: write nothing.
 
@@ -159,7 +161,7 @@ def create(
     )
     name = folder.resolve().name
     title = re.sub(r"[_-]+", " ", name).strip().capitalize()
-    yaml = bundle_yaml(made, title)
+    yaml = bundle_yaml(made, title, layout)
     table = "\n".join(dataset_table(fingerprint, made.channels, made.classes, made.label_values))
     if not dry_run:
         source = f"the dataset {Path(fingerprint.dataset_dir).resolve().name}"

@@ -32,7 +32,7 @@ The data are not part of this bundle.
 """
 
 
-def bundle_yaml(plan: Plan, title: str) -> str:
+def bundle_yaml(plan: Plan, title: str, layout: str | None = None) -> str:
     """The delta of the bundle, a comment per decision."""
     reasons = plan.reasons
     lines = [
@@ -45,6 +45,8 @@ def bundle_yaml(plan: Plan, title: str) -> str:
         *_line("classes", {str(index): name for index, name in plan.classes.items()}, reasons.get("classes")),
         *_line("out_channels", len(plan.classes) + 1, "classes, and the background"),
     ]
+    if layout is not None:
+        lines += _line("layout", layout, "named by --layout; null finds out")
     if plan.label_values:
         values = {str(index): value for index, value in plan.label_values.items()}
         lines += _line("label_values", values, reasons.get("label_values"))

@@ -84,6 +84,7 @@ def command(
             memory_gb=memory,
             budget_s=budget_s,
             classes=named,
+            layout=layout,
             force=force,
             dry_run=dry_run,
             progress=lambda sentence: typer.echo(f"measured: {sentence}"),
