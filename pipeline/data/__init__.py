@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.data.cases import Case, DatasetDescription, describe_dataset, find_cases
 from pipeline.data.data_list import data_list
-from pipeline.data.splits import Split, fingerprint, k_fold, patient_of, read_split, write_split
+from pipeline.data.splits import Split, k_fold, patient_of, read_split, write_split
 
 if TYPE_CHECKING:
     from pipeline.data.check import Check, check_dataset, check_headers
     from pipeline.data.dataset import CaseDataset, Refusal
     from pipeline.data.fingerprinting import fingerprint_dataset
     from pipeline.data.on_demand import CasesOnDemand
+    from pipeline.data.reference import describe_on_best_grid
     from pipeline.data.sampler import EpochSampler
     from pipeline.data.stack_rules import StackRules
 
@@ -31,6 +32,7 @@ _LAZY = {
     "StackRules": "pipeline.data.stack_rules",
     "check_dataset": "pipeline.data.check",
     "check_headers": "pipeline.data.check",
+    "describe_on_best_grid": "pipeline.data.reference",
     "fingerprint_dataset": "pipeline.data.fingerprinting",
 }
 
@@ -48,8 +50,8 @@ __all__ = [
     "check_headers",
     "data_list",
     "describe_dataset",
+    "describe_on_best_grid",
     "find_cases",
-    "fingerprint",
     "fingerprint_dataset",
     "k_fold",
     "patient_of",

@@ -15,7 +15,8 @@ import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 
-from pipeline.data import Split, fingerprint, write_split
+from pipeline.data import Split, write_split
+from pipeline.data.splits import fingerprint
 
 _PACKAGES = ("monai-volume-pipeline", "torch", "monai", "pytorch-ignite", "nibabel", "SimpleITK", "numpy", "scipy")
 

@@ -3,8 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from pipeline.data import Split, data_list, fingerprint, k_fold, patient_of, read_split, write_split
+from pipeline.data import Split, data_list, k_fold, patient_of, read_split, write_split
 from pipeline.data.label_volumes import label_volumes
+from pipeline.data.splits import fingerprint
 from pipeline.errors import ConfigError, DataError
 from pipeline.geometry import Grid
 from pipeline.io import write_volume
