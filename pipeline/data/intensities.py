@@ -49,7 +49,7 @@ def intensities(
 
     The second come from the same sums, less what the background contributed: the volume is not copied.
     """
-    drawn = sample(array).astype(np.float64)
+    drawn = np.sort(sample(array))  # ten times as fast as the partitioning of np.percentile
     mean, squares = _mean_and_squares(array)
     count = array.size
     everything = _described(count, float(array.min()), float(array.max()), mean, squares, drawn)
@@ -66,7 +66,7 @@ def intensities(
     high = float(array.max(where=inside, initial=-np.inf))
     drawn = drawn[drawn != background]
     if not drawn.size:  # so few that the sample missed them all
-        drawn = array[inside].astype(np.float64)
+        drawn = np.sort(array[inside])
     return everything, _described(body, low, high, body_mean, max(0.0, body_squares), drawn)
 
 
@@ -104,19 +104,25 @@ def miniature(array: np.ndarray, affine: np.ndarray) -> bytes:
 
     thin = array[tuple(slice(None, None, max(1, side // (4 * MINIATURE_SIDE))) for side in array.shape)]
     small = apply_orientation(thin, io_orientation(affine)).astype(np.float64)
-    for axis in range(3):
-        side = small.shape[axis]
+    for _ in range(3):
+        side = small.shape[0]
         edges = np.linspace(0, side, MINIATURE_SIDE + 1)
         begin = np.minimum(edges[:-1].astype(int), side - 1)
         end = np.maximum(begin + 1, np.ceil(edges[1:]).astype(int))
-        small = np.stack([small.take(range(a, b), axis).mean(axis) for a, b in zip(begin, end, strict=True)], axis)
+        sums = np.concatenate([np.zeros((1, *small.shape[1:])), small.cumsum(axis=0)])
+        # the axis that is done goes to the back: after three rounds they are in order again
+        small = np.moveaxis((sums[end] - sums[begin]) / (end - begin)[:, None, None], 0, -1)
     low, high = np.percentile(small, (1, 99))
     scaled = (small - low) / (high - low) if high > low else np.zeros_like(small)
     return np.rint(255 * scaled.clip(0, 1)).astype(np.uint8).tobytes()
 
 
 def _described(count, low, high, mean, squares, drawn) -> IntensityFingerprint:
-    percentiles = tuple(float(value) for value in np.percentile(drawn, PERCENTILES))
+    place = np.array(PERCENTILES) / 100 * (drawn.size - 1)
+    below = place.astype(int)
+    above = np.minimum(below + 1, drawn.size - 1)
+    first, second = drawn[below].astype(np.float64), drawn[above].astype(np.float64)
+    percentiles = tuple((first + (second - first) * (place - below)).tolist())
     return IntensityFingerprint(count, low, high, float(mean), math.sqrt(squares / count), percentiles)
 
 
