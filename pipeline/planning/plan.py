@@ -26,7 +26,6 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -51,8 +50,8 @@ RARE = 0.001
 SEEN_OFTEN = 10.0
 """How often a training sees each voxel, from where on it is deformed more often."""
 EITHER_SIDE = 0.1
-"""Standard deviation of a class's centre from left to right, as a share of the volume, from where on it has no side; 0.29
-would be anywhere."""
+"""Standard deviation of a class's centre from left to right, as a share of the volume, from where on it has no side;
+0.29 would be anywhere."""
 FOLDS = 5
 
 
