@@ -26,6 +26,8 @@ _FIXES = {
     errno.EROFS: "choose a folder that can be written to",
     errno.EACCES: "choose a folder for which you have the rights",
     errno.EPERM: "choose a folder for which you have the rights",
+    errno.EEXIST: "choose a folder: one part of this path is a file",
+    errno.ENOTDIR: "choose a folder: one part of this path is a file",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EFBIG: "choose a disk that takes larger files, or raise the limit of the file size",
     **({errno.EDQUOT: "delete what you no longer need, or ask for a larger quota"} if hasattr(errno, "EDQUOT") else {}),

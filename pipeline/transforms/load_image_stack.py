@@ -14,7 +14,8 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from pipeline.data.stack import load_label, load_stack, require_own_label
+from pipeline.data.label import load_label
+from pipeline.data.stack import load_stack, require_own_label
 from pipeline.data.stack_rules import stack_rules
 from pipeline.errors import ConfigError, DataError, PipelineError
 from pipeline.io import Volume, section_of
