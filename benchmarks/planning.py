@@ -87,7 +87,7 @@ def nnunet_delta(plans: dict[str, Any], channels: list[str]) -> dict[str, Any]:
             "channels": architecture["features_per_stage"],
             "strides": [turned(stride) for stride in architecture["strides"]],
             "kernel_sizes": [turned(kernel) for kernel in architecture["kernel_sizes"]],
-            "convolutions_per_stage": max(architecture["n_conv_per_stage"]),
+            "convolutions_per_stage": architecture["n_conv_per_stage"],
         },
     }
 
@@ -131,7 +131,7 @@ def main() -> None:
             tuple(network["channels"]),
             tuple(map(tuple, network["strides"])),
             tuple(map(tuple, network["kernel_sizes"])),
-            network["convolutions_per_stage"],
+            tuple(network["convolutions_per_stage"]),
             tuple(patch),
             batch,
         )

@@ -66,11 +66,13 @@ def bundle_yaml(plan: Plan, title: str, layout: str | None = None) -> str:
         *_line("  channels", list(plan.feature_maps)),
         *_line("  strides", [list(stride) for stride in plan.strides]),
         *_line("  kernel_sizes", [list(kernel) for kernel in plan.kernel_sizes]),
-        *_line("  convolutions_per_stage", plan.convolutions_per_stage, reasons.get("convolutions_per_stage")),
+        *_line("  convolutions_per_stage", list(plan.convolutions_per_stage), reasons.get("convolutions_per_stage")),
         "",
         *_line("batch_size", plan.batch_size, reasons.get("batch_size")),
         *_line("max_epochs", plan.max_epochs, reasons.get("max_epochs")),
     ]
+    if "weight_decay" in reasons:
+        lines += _line("weight_decay", plan.weight_decay, reasons["weight_decay"])
     if "folds" in reasons:
         lines += _line("folds", plan.folds, reasons["folds"])
     if plan.batch_dice:
@@ -173,9 +175,7 @@ def readme(plan: Plan, fingerprint: DatasetFingerprint, title: str, name: str) -
     channels = ", ".join(f"`{channel}`" for channel in plan.channels)
     classes = ", ".join(f"{index} {label}" for index, label in plan.classes.items())
     widths = "-".join(map(str, (plan.feature_maps[0], plan.feature_maps[-1])))
-    convolutions = (
-        "one convolution" if plan.convolutions_per_stage == 1 else f"{plan.convolutions_per_stage} convolutions"
-    )
+    convolutions = ", ".join(map(str, plan.convolutions_per_stage))
     notes = [f"- {note[0].upper()}{note[1:]}." for note in plan.notes]
     return "\n".join(
         [
@@ -187,7 +187,7 @@ def readme(plan: Plan, fingerprint: DatasetFingerprint, title: str, name: str) -
             "|---|---|",
             f"| Input | {channels}: NIfTI, on the grid of `{plan.channels[0]}` |",
             f"| Output | label map on the input's own grid: 0 background, {classes} |",
-            f"| Network | 3D U-Net, {len(plan.feature_maps)} levels of {widths} channels, {convolutions} per stage, "
+            f"| Network | 3D U-Net, {len(plan.feature_maps)} levels of {widths} channels, {convolutions} convolutions per stage, "
             "instance norm, deep supervision |",
             f"| Patch | {' x '.join(map(str, plan.patch_size))} voxels, {plan.found.covered:.0%} of the median case |",
             "",

@@ -70,8 +70,8 @@ def command(
         create.require_writable(bundle, force)
     with keeps("nothing is written; what was read of the cases is kept, the same command goes on from there"):
         description, reference = create.describe(dataset, names, layout)
-        typer.echo(f"{len(description.cases)} cases in {dataset}: {description.layout} ({description.why})")
-        typer.echo(f"channels: {', '.join(description.channel_names)}" + (f" ({reference})" if reference else ""))
+        why = f" ({reference})" if reference else ""
+        typer.echo(f"{len(description.cases)} cases; channels {', '.join(description.channel_names)}{why}")
         with counted("cases read") as count:
             fingerprint = fingerprint_dataset(description, jobs, count)
         for case in fingerprint.cases:

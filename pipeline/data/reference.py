@@ -6,14 +6,16 @@ dataset whose folder does not say which channel that is has its headers asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.data.cases import Case, DatasetDescription, describe_dataset
+from pipeline.data.cases import DatasetDescription, describe_dataset
+from pipeline.data.layouts import recognise
+from pipeline.data.layouts.folder import Entry
 from pipeline.data.stack import LEAST_OVERLAP, covered_share
 from pipeline.errors import PipelineError
 from pipeline.geometry import Grid
@@ -60,11 +62,8 @@ def describe_on_best_grid(
                 known[path] = None
         return known[path]
 
-    described = {names[0]: given}
-    for name in names[1:]:
-        order = [name, *(other for other in names if other != name)]
-        described[name] = describe_dataset(dataset_dir, channels=order, layout=layout)
-    fits = {name: _fit(description, name, grid) for name, description in described.items()}
+    orders = {name: [name, *(other for other in names if other != name)] for name in names}
+    fits = {name: _fit(_entries(given, order), name, grid) for name, order in orders.items()}
     best = max(names, key=lambda name: fits[name])
     if best == names[0]:
         return given, None
@@ -76,32 +75,37 @@ def describe_on_best_grid(
         why = f"the other channels cover {chosen.covered:.0%} of it, of {names[0]} {first.covered:.0%}"
     else:
         why = f"its grid is finer than that of {names[0]}"
-    return described[best], f"{best} is the reference channel: {why}"
+    return describe_dataset(dataset_dir, orders[best], layout), f"{best} is the reference channel: {why}"
 
 
-def _fit(description: DatasetDescription, name: str, grid: Callable[[Path], Grid | None]) -> _Fit:
-    complete = [case for case in description.cases if set(description.channel_names) <= set(case.image)]
+def _entries(description: DatasetDescription, order: Sequence[str]) -> list[Entry]:
+    """The dataset's complete cases with this order of channels, on which it depends which label is theirs."""
+    listing = recognise(description.dataset_dir, order, description.layout, 3).listing
+    return [entry for entry in listing.entries if all(len(entry.image.get(name, ())) == 1 for name in order)]
+
+
+def _fit(complete: Sequence[Entry], name: str, grid: Callable[[Path], Grid | None]) -> _Fit:
     cases = complete[:: -(-len(complete) // MOST_CASES) or 1]
     covered = [_covered(case, name, grid) for case in cases]
     usable = [share for share in covered if share >= LEAST_OVERLAP]
-    own = [np.prod(found.spacing_mm) for case in cases if (found := grid(case.image[name])) is not None]
+    own = [np.prod(found.spacing_mm) for case in cases if (found := grid(case.image[name][0])) is not None]
     if not usable or not own:
         return _Fit(0.0, 0.0, 0.0)
     # Rounded: what differs by a voxel's edge is equal.
     return _Fit(len(usable) / len(cases), round(float(np.mean(usable)), 1), -round(float(np.median(own)), 3))
 
 
-def _covered(case: Case, name: str, grid: Callable[[Path], Grid | None]) -> float:
+def _covered(case: Entry, name: str, grid: Callable[[Path], Grid | None]) -> float:
     """The share of the reference that the channel covers which covers the least; 0 where the case is not usable."""
-    reference = grid(case.image[name])
+    reference = grid(case.image[name][0])
     if reference is None:
         return 0.0
-    if case.label is not None:
-        label = grid(case.label)
+    if case.labels:
+        label = grid(case.labels[0])
         if label is None or not reference.same_grid(label):
             return 0.0
     shares = [1.0]
-    for other, path in case.image.items():
+    for other, (path, *_) in case.image.items():
         own = grid(path)
         if other != name:
             shares.append(0.0 if own is None else covered_share(reference, own))

@@ -45,7 +45,7 @@ class StepSpec:
     channels: tuple[int, ...]
     strides: tuple[tuple[int, ...], ...]
     kernel_sizes: tuple[tuple[int, ...], ...]
-    convolutions_per_stage: int
+    convolutions_per_stage: tuple[int, ...]
     patch_size: tuple[int, int, int]
     batch_size: int
 

@@ -12,8 +12,9 @@ The rules, in the order in which they are taken (nnU-Net: Isensee et al., Nature
   measured on this machine (`memory.py`), not estimated. On a CPU the batch stays at 2, and width and resolution give
   way before the steps become too few; a GPU fills what is left with a larger batch (nnU-Net's rule).
 - **Sampling**: half of the patches lie on a class, two thirds where the classes fill less than a thousandth of a case.
-- **Augmentation**: mirrored left to right alone, unless a class is named after a side; turned within the plane of thick
-  slices; deformed more often where few voxels are seen again and again.
+- **Augmentation**: mirrored left to right where what is labelled lies now on one side, now on the other, and no class
+  is named after a side (nnU-Net mirrors all axes; on the hippocampus that lowers Dice); turned within the plane of
+  thick slices; deformed more often, with more weight decay, where few voxels are seen again and again.
 - **Loss**: Dice over the whole batch where a patch often holds no class.
 
 What is left is the shared base's (``configs/``).
@@ -23,9 +24,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -49,6 +49,9 @@ RARE = 0.001
 """Share of a case's voxels below which its classes are rare."""
 SEEN_OFTEN = 10.0
 """How often a training sees each voxel, from where on it is deformed more often."""
+EITHER_SIDE = 0.1
+"""Standard deviation of a class's centre from left to right, as a share of the volume, from where on it has no side;
+0.29 would be anywhere."""
 FOLDS = 5
 
 
@@ -66,6 +69,7 @@ class Plan:
         feature_maps, strides, kernel_sizes, convolutions_per_stage: of the U-Net, per level.
         batch_size, max_epochs, folds: of the training.
         foreground_share, flip_axes, rotation_degrees, affine_probability: of its patches.
+        weight_decay: of the optimizer.
         batch_dice: whether the loss's Dice is counted over the batch.
         reasons: key of ``bundle.yaml`` -> why, a sentence.
         notes: what the reader should know beside, a sentence each.
@@ -82,7 +86,7 @@ class Plan:
     feature_maps: tuple[int, ...]
     strides: tuple[tuple[int, int, int], ...]
     kernel_sizes: tuple[tuple[int, int, int], ...]
-    convolutions_per_stage: int
+    convolutions_per_stage: tuple[int, ...]
     batch_size: int
     max_epochs: int
     folds: int
@@ -90,6 +94,7 @@ class Plan:
     flip_axes: tuple[int, ...]
     rotation_degrees: tuple[float, float, float]
     affine_probability: float
+    weight_decay: float
     batch_dice: bool
     reasons: dict[str, str]
     notes: tuple[str, ...]
@@ -159,6 +164,9 @@ def plan(
     _explain_search(found, limits, made_for, draft)
 
     seen = WANTED_STEPS[device] * found.batch_size * math.prod(found.topology.patch_size) / _voxels(found, cases)
+    if seen >= SEEN_OFTEN:
+        draft.because("affine_probability", f"a training sees each voxel about {seen:.0f} times: soon known by heart")
+        draft.because("weight_decay", "with the stronger deformation below: what is seen often is soon known by heart")
     batch_dice = _batch_dice(found, cases, draft)
     return Plan(
         channels=channels,
@@ -170,14 +178,15 @@ def plan(
         feature_maps=found.topology.channels(found.recipe.first),
         strides=found.topology.strides,
         kernel_sizes=found.topology.kernel_sizes,
-        convolutions_per_stage=found.recipe.convolutions,
+        convolutions_per_stage=found.recipe.convolutions_per_stage(len(found.topology.strides)),
         batch_size=found.batch_size,
         max_epochs=_epochs(found, cases, draft),
         folds=_folds(cases, draft),
         foreground_share=_foreground_share(cases, draft),
-        flip_axes=_flip_axes(names.values(), draft),
+        flip_axes=_flip_axes(names.values(), cases, draft),
         rotation_degrees=_rotation(found, draft),
-        affine_probability=_affine_probability(seen, draft),
+        affine_probability=0.7 if seen >= SEEN_OFTEN else 0.5,
+        weight_decay=0.05 if seen >= SEEN_OFTEN else 0.001,
         batch_dice=batch_dice,
         reasons=draft.reasons,
         notes=tuple(draft.notes),
@@ -274,8 +283,8 @@ def _explain_search(found: Found, limits: Limits, made_for: str, draft: _Draft) 
     else:
         draft.because("network_def", f"the smallest there is; {measured}")
         draft.notes.append(f"wanted were {made_for}, but the smallest network takes {measured}: give more time")
-    if found.recipe.convolutions == 1:
-        draft.because("convolutions_per_stage", "half the work of a step: more steps are worth more than depth")
+    if found.recipe.convolutions[0] == 1:
+        draft.because("convolutions_per_stage", "a second one at full resolution would double the time of a step")
     on_cpu = limits.device == "cpu"
     draft.because(
         "batch_size", "many small steps beat few large ones on a CPU" if on_cpu else "what memory and time allow"
@@ -333,12 +342,20 @@ def _foreground_share(cases: list[CaseFingerprint], draft: _Draft) -> float:
     return share
 
 
-def _flip_axes(classes: Any, draft: _Draft) -> tuple[int, ...]:
+def _flip_axes(classes: Iterable[str], cases: list[CaseFingerprint], draft: _Draft) -> tuple[int, ...]:
     sided = [name for name in classes if re.search(r"(?<![a-z])(left|right|l|r|lh|rh)(?![a-z])", name.lower())]
     if sided:
         draft.because("flip_axes", f"none: {', '.join(sided)} differ by the side")
         return ()
-    draft.because("flip_axes", "left to right, as the body is about symmetric; not up-down or front-back")
+    by_class: dict[int, list[float]] = {}
+    for case in cases:
+        for value, centre in case.label.centres.items() if case.label is not None else ():
+            by_class.setdefault(value, []).append(centre[0])
+    spreads = [float(np.std(centres)) for centres in by_class.values() if len(centres) > 1]
+    if not spreads or min(spreads) < EITHER_SIDE:
+        draft.because("flip_axes", "none: what is labelled lies always at about the same place from left to right")
+        return ()
+    draft.because("flip_axes", "left to right: what is labelled lies now on the one side, now on the other")
     return (0,)
 
 
@@ -353,10 +370,3 @@ def _rotation(found: Found, draft: _Draft) -> tuple[float, float, float]:
     draft.because("rotation_degrees", f"about the three axes: within the plane of the thick {AXES[thick]} slices")
     x, y, z = (15.0 if axis == thick else across for axis in range(3))
     return x, y, z
-
-
-def _affine_probability(seen: float, draft: _Draft) -> float:
-    if seen < SEEN_OFTEN:
-        return 0.5
-    draft.because("affine_probability", f"a training sees each voxel about {seen:.0f} times: soon known by heart")
-    return 0.7

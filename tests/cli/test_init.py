@@ -17,7 +17,7 @@ from pipeline.errors import BundleError
 @pytest.fixture
 def init(monkeypatch):
     """Runs ``pipeline init`` with the words given; returns the result and what `create` was called with."""
-    description = SimpleNamespace(cases=[1, 2], layout="folders", why="named so", channel_names=("ct", "pet"))
+    description = SimpleNamespace(cases=[1, 2], channel_names=("ct", "pet"))
     calls: dict = {}
 
     def run(*words: str, refused: str | None = None, refuse_place: Exception | None = None):
@@ -65,8 +65,7 @@ def test_it_hands_over_everything(init):
 def test_it_says_what_it_found_and_what_comes_next(init):
     result, _ = init("scans", "mine")
     for words in (
-        "2 cases in scans: folders (named so)",
-        "channels: ct, pet (ct is best)",
+        "2 cases; channels ct, pet (ct is best)",
         "measured: 2 patches of 8x8x8",
         "| cases | 2 |",
         "patch_size: [8, 8, 8]",

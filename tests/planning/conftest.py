@@ -51,7 +51,10 @@ def case() -> Callable[..., CaseFingerprint]:
         if voxels is None:
             voxels = {0: total - total // 20, 1: total // 20}
         if voxels:
-            label = LabelFingerprint(f"{number}_label.nii.gz", voxels, {1: 1}, (20.0, 20.0, 20.0))
+            side = changes.pop("side", 0.5)
+            label = LabelFingerprint(
+                f"{number}_label.nii.gz", voxels, {1: 1}, (20.0, 20.0, 20.0), {1: (side, 0.5, 0.5)}
+            )
         fingerprints = {
             name: ChannelFingerprint(f"{number}_{name}.nii.gz", grid, "int16", value, value, foreground)
             for name, value in values.items()
@@ -84,9 +87,9 @@ class Machine:
 
     def account(self, spec: StepSpec, precision: str) -> Account:
         voxels, flops, shrunk = spec.batch_size * math.prod(spec.patch_size), 0.0, 1.0
-        for maps, stride in zip(spec.channels, spec.strides, strict=True):
+        for maps, stride, count in zip(spec.channels, spec.strides, spec.convolutions_per_stage, strict=True):
             shrunk *= math.prod(stride)
-            flops += 6 * spec.convolutions_per_stage * 27 * maps**2 * voxels / shrunk
+            flops += 6 * count * 27 * maps**2 * voxels / shrunk
         return Account(int(flops / 1000), 10**6, int(flops))
 
     def measure(self, spec: StepSpec, device: str, precision: str | None) -> Measurement | None:

@@ -7,7 +7,7 @@ import torch
 
 from pipeline.planning.memory import StepSpec, _Alive, account, measure
 
-SMALL = StepSpec(1, 2, (4, 8), ((1, 1, 1), (2, 2, 2)), ((3, 3, 3), (3, 3, 3)), 1, (16, 16, 16), 2)
+SMALL = StepSpec(1, 2, (4, 8), ((1, 1, 1), (2, 2, 2)), ((3, 3, 3), (3, 3, 3)), (1, 1), (16, 16, 16), 2)
 
 
 def test_alive_storage_is_counted_once_and_until_freed():

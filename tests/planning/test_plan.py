@@ -25,7 +25,7 @@ def test_small_crops_are_seen_whole(dataset):
     assert result.spacing_mm == [1.0, 1.0, 1.0]
     assert result.strides == ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2))
     assert result.feature_maps == (32, 64, 128, 256)
-    assert (result.batch_size, result.convolutions_per_stage) == (2, 1)
+    assert (result.batch_size, result.convolutions_per_stage) == (2, (1, 2, 2, 2))
     assert result.found.covered == 1
     assert result.max_epochs == math.ceil(5000 * 2 / 128)
     assert "median case whole" in result.reasons["patch_size"]
@@ -42,10 +42,10 @@ def test_every_decision_has_its_reason(dataset):
 def test_slow_machine_gets_a_narrower_network_then_coarser_voxels(dataset):
     cases = dataset(shape=(160, 160, 160))
     fast, middle, slow = (made(cases, Machine(speed)) for speed in (1e14, 2e12, 8e10))
-    assert fast.convolutions_per_stage == 2
+    assert fast.convolutions_per_stage[0] == 2
     assert fast.spacing_mm == [1.0, 1.0, 1.0]
     assert fast.found.covered == 1
-    assert middle.convolutions_per_stage == 1
+    assert middle.convolutions_per_stage[0] == 1
     assert middle.spacing_mm == [1.0, 1.0, 1.0]
     assert slow.feature_maps[0] <= middle.feature_maps[0]
     assert slow.spacing_mm[0] > 1.0
@@ -175,12 +175,25 @@ def test_label_values_without_a_name_are_refused(dataset):
         made(dataset(voxels={0: 900, 1: 50, 2: 50}))
 
 
-def test_sided_classes_are_not_mirrored(dataset):
-    assert made(dataset()).flip_axes == (0,)
-    sided = made(dataset(classes={1: "kidney_left"}))
+def test_mirrored_is_what_lies_on_either_side(dataset, case):
+    assert made(dataset()).flip_axes == ()  # always in the middle
+
+    def strokes(name: str):
+        fingerprint = dataset(classes={1: name})
+        object.__setattr__(fingerprint, "cases", tuple(case(n, side=0.3 + 0.4 * (n % 2)) for n in range(10)))
+        return made(fingerprint)
+
+    assert strokes("infarct").flip_axes == (0,)
+    assert strokes("cleft").flip_axes == (0,)
+    sided = strokes("kidney_left")
     assert sided.flip_axes == ()
     assert "kidney_left" in sided.reasons["flip_axes"]
-    assert made(dataset(classes={1: "cleft"})).flip_axes == (0,)
+
+
+def test_what_is_seen_often_is_deformed_more(dataset):
+    often, seldom = made(dataset(10)), made(dataset(1000))
+    assert (often.affine_probability, often.weight_decay) == (0.7, 0.05)
+    assert (seldom.affine_probability, seldom.weight_decay) == (0.5, 0.001)
 
 
 def test_rare_classes_are_sampled_more(dataset):
