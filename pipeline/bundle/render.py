@@ -73,6 +73,7 @@ def bundle_yaml(plan: Plan, title: str, layout: str | None = None) -> str:
     ]
     if "weight_decay" in reasons:
         lines += _line("weight_decay", plan.weight_decay, reasons["weight_decay"])
+    lines += _line("stratify", True, "the folds resemble each other in the volumes of their labels")
     if "folds" in reasons:
         lines += _line("folds", plan.folds, reasons["folds"])
     if plan.batch_dice:
