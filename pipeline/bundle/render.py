@@ -71,6 +71,7 @@ def bundle_yaml(plan: Plan, title: str, layout: str | None = None) -> str:
         *_line("batch_size", plan.batch_size, reasons.get("batch_size")),
         *_line("max_epochs", plan.max_epochs, reasons.get("max_epochs")),
     ]
+    lines += _line("stratify", True, "the folds resemble each other in the volumes of their labels")
     if "folds" in reasons:
         lines += _line("folds", plan.folds, reasons["folds"])
     if plan.batch_dice:
