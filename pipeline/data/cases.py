@@ -175,10 +175,7 @@ def _checked(
 def _listed(
     root: Path, channels: Sequence[str] | None, layout: str | None, spatial_dims: int, name_files: bool = True
 ) -> Recognised:
-    """The dataset by its layout, which is said once per process, however often the dataset is listed.
-
-    ``name_files``: the reasons may name a file, and a file a patient.
-    """
+    """The dataset by its layout, said once per process; ``name_files``: reasons may name a file (and so a patient)."""
     found = recognise(root, channels, layout, spatial_dims)
     text = f"{root}: layout {found.layout}, channels {', '.join(found.listing.channel_names)}"
     if name_files:

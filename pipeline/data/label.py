@@ -11,6 +11,7 @@ from pipeline.data.onto_grid import on_grid, reordering
 from pipeline.errors import GeometryError, LabelError
 from pipeline.geometry import Grid
 from pipeline.io import Volume, is_section, read_header, read_image
+from pipeline.io.memory_order import copy_in_blocks
 from pipeline.io.policy import STRICT, ReadPolicy
 
 LABEL_ROUNDING = 1e-3
@@ -86,7 +87,8 @@ def load_label(
     label_of = {value: label for label, value in value_of.items()}
     new = [label_of.get(value, value) for value in values]
     kind = next(kind for kind in (np.uint8, np.int32, np.int64) if _fits(new, kind))
-    result = np.ascontiguousarray(ids, dtype=kind)
+    result = np.empty(ids.shape, kind)
+    copy_in_blocks(result, ids)
     if new != values:
         found = result.copy()
         for value, label in zip(values, new, strict=True):

@@ -19,6 +19,7 @@ from pipeline.data.stack_rules import StackRules
 from pipeline.errors import ConfigError, DataError, GeometryError
 from pipeline.geometry import Grid
 from pipeline.io import Volume, read_image, read_image_grid
+from pipeline.io.memory_order import copy_in_blocks
 from pipeline.io.space import ORIENTATION_ASSUMED
 
 LEAST_OVERLAP = 0.5
@@ -72,9 +73,9 @@ def load_stack(paths: Mapping[str, str | PathLike[str] | None], rules: StackRule
             remarks.append(
                 resampling_remark(name, files[name], volume.grid, reference, grid, rules.on_other_grid, volume.repairs)
             )
-            stack[index[name]] = on_grid(volume, grid)
+            copy_in_blocks(stack[index[name]], on_grid(volume, grid))
         else:
-            stack[index[name]] = volume.array
+            copy_in_blocks(stack[index[name]], volume.array)
         return remarks
 
     with ThreadPoolExecutor(min(len(files), os.cpu_count() or 1)) as pool:
