@@ -188,8 +188,8 @@ def readme(plan: Plan, fingerprint: DatasetFingerprint, title: str, name: str) -
             "|---|---|",
             f"| Input | {channels}: NIfTI, on the grid of `{plan.channels[0]}` |",
             f"| Output | label map on the input's own grid: 0 background, {classes} |",
-            f"| Network | 3D U-Net, {len(plan.feature_maps)} levels of {widths} channels, {convolutions} convolutions per stage, "
-            "instance norm, deep supervision |",
+            f"| Network | 3D U-Net, {len(plan.feature_maps)} levels of {widths} channels, "
+            f"{convolutions} convolutions per stage, instance norm, deep supervision |",
             f"| Patch | {' x '.join(map(str, plan.patch_size))} voxels, {plan.found.covered:.0%} of the median case |",
             "",
             "## Use",

@@ -10,6 +10,7 @@ choose too. The search for a patch uses the first, scaled by the second.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -29,10 +30,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.data.memory import available_memory_bytes
 from pipeline.engines.device import keep_freed_memory
-from pipeline.engines.precision import Precision, fastest
+from pipeline.engines.precision import Precision, candidates, fastest
 from pipeline.losses import DeepSupervision, DiceCrossEntropy
 from pipeline.networks import UNet
 
+_ENOUGH_IDLE = 0.8  # of the cores that torch would use; below, the clock on the wall tells nothing
+_PARALLEL = 0.8  # of the ideal: what several threads gain on convolutions of this kind
+_WATCHED_S = 0.5
 _CLEAR_PEAK = "5"  # what /proc/PID/clear_refs takes to forget the peak of resident memory (proc(5))
 
 
@@ -92,11 +96,20 @@ class Account:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A step as it ran: bytes that it added to the process (CPU) or took on the device (CUDA), seconds, arithmetic."""
+    """A step as it ran.
+
+    Args:
+        bytes: that it added to the process (CPU) or took on the device (CUDA).
+        seconds: of a training that has the machine for itself.
+        precision: its arithmetic.
+        busy: whether other programs took the cores meanwhile. Threads that wait for each other are then slowed down a
+            hundredfold, so the computing time of one thread was measured and divided among the cores.
+    """
 
     bytes: int
     seconds: float
     precision: str
+    busy: bool = False
 
 
 def account(spec: StepSpec, precision: str = "float32") -> Account:
@@ -197,6 +210,10 @@ def _tuples(value: Any) -> Any:
 
 
 def _measured(spec: StepSpec, device: str, precision: str | None) -> Measurement:
+    threads = torch.get_num_threads()
+    busy = device == "cpu" and _idle_cores() < _ENOUGH_IDLE * threads
+    if busy:
+        torch.set_num_threads(1)
     if device == "cpu":
         keep_freed_memory()  # as a training does
     else:
@@ -218,13 +235,15 @@ def _measured(spec: StepSpec, device: str, precision: str | None) -> Measurement
         optimizer.step()
         torch._foreach_lerp_(averaged, [parameter.detach() for parameter in network.parameters()], 0.03)
 
-    if precision is None:
+    if precision is None and not busy:
         chosen = fastest(step, place)
-        name, seconds = chosen.name, chosen.seconds[chosen.name]
+        seconds = chosen.seconds[chosen.name]
     else:
-        chosen, name = Precision.parse(precision), precision
-        step(chosen)  # kernels are chosen and compiled at the first step
-        seconds = min(_seconds(step, chosen, place) for _ in range(2))
+        tried = candidates(place) if precision is None else [Precision.parse(precision)]
+        times = {candidate.name: _seconds(step, candidate, place, busy) for candidate in tried}
+        chosen = min(tried, key=lambda candidate: times[candidate.name])
+        seconds = times[chosen.name] / (threads * _PARALLEL if busy and threads > 1 else 1)
+    name = chosen.name
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         step(chosen)
@@ -232,15 +251,38 @@ def _measured(spec: StepSpec, device: str, precision: str | None) -> Measurement
         return Measurement(int(torch.cuda.max_memory_reserved()), seconds, name)
     peak = _status_bytes("VmHWM:")
     # Where the system does not tell (no Linux), what is counted stands in: the tensors without any workspace.
-    return Measurement(peak - before if peak else account(spec, name).bytes, seconds, name)
+    return Measurement(peak - before if peak else account(spec, name).bytes, seconds, name, busy)
 
 
-def _seconds(step: Callable[[Precision], None], precision: Precision, device: torch.device) -> float:
-    start = time.perf_counter()
-    step(precision)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+def _seconds(step: Callable[[Precision], None], precision: Precision, device: torch.device, busy: bool) -> float:
+    """Of the faster of two steps, after one in which kernels are chosen and compiled."""
+    clock = time.process_time if busy else time.perf_counter
+    taken = []
+    for _ in range(3):
+        start = clock()
+        step(precision)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        taken.append(clock() - start)
+    return min(taken[1:])
+
+
+def _idle_cores() -> float:
+    """How many cores nobody uses while this process sleeps; infinite where the system does not tell."""
+
+    def ticks() -> tuple[int, int]:
+        try:
+            numbers = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:9]
+        except OSError:  # no Linux
+            return 0, 0
+        return sum(map(int, numbers)), int(numbers[3]) + int(numbers[4])
+
+    total, idle = ticks()
+    time.sleep(_WATCHED_S)
+    later_total, later_idle = ticks()
+    if later_total == total:
+        return math.inf
+    return (later_idle - idle) / (later_total - total) * (os.cpu_count() or 1)
 
 
 def _restart_peak() -> int:

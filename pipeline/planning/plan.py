@@ -283,6 +283,11 @@ def _explain_search(found: Found, limits: Limits, made_for: str, draft: _Draft) 
     else:
         draft.because("network_def", f"the smallest there is; {measured}")
         draft.notes.append(f"wanted were {made_for}, but the smallest network takes {measured}: give more time")
+    if found.step.busy:
+        draft.notes.append(
+            "other programs kept the cores busy, so a step's seconds come from one thread's computing time: on an idle "
+            "machine the plan is surer"
+        )
     if found.recipe.convolutions[0] == 1:
         draft.because("convolutions_per_stage", "a second one at full resolution would double the time of a step")
     on_cpu = limits.device == "cpu"
