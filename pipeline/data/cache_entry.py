@@ -17,6 +17,7 @@ not what the chain gave. `benchmarks/cache.py` measures it again.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import mmap
@@ -119,6 +120,7 @@ def _is_known(kind: type) -> bool:
     return kind.__module__.partition(".")[0] in _OWNERS
 
 
+@functools.cache
 def _known(module: str, name: str, base: type) -> Any:
     found = getattr(importlib.import_module(module), name, None) if module.split(".")[0] in _OWNERS else None
     if not (isinstance(found, type) and issubclass(found, base) and (base is Enum or is_dataclass(found))):
