@@ -15,14 +15,14 @@ from pipeline.errors import DataError, PipelineError
 
 
 def failing_step(error: BaseException) -> tuple[str, BaseException]:
-    """The class of the transform that failed, empty where it was none; and what it raised.
+    """The name of the transform that failed, empty where it was none; and what it raised.
 
     >>> failing_step(ValueError("x"))
     ('', ValueError('x'))
     """
     step = ""
     while isinstance(error, RuntimeError) and error.__cause__ is not None:
-        match = re.match(r"applying transform (?:<(?:[\w.]*\.)?)?(\w+)", str(error))
+        match = re.match(r"applying transform (?:<(?:function )?(?:.*\.)?)?(\w+)", str(error))
         if match is None:
             break
         step, error = match[1], error.__cause__
