@@ -15,7 +15,7 @@ from pipeline.errors import DataError, PipelineError
 
 
 def failing_step(error: BaseException) -> tuple[str, BaseException]:
-    """The class of the transform that failed, empty where it was none; and what it raised.
+    """The name of the transform that failed, empty where it was none; and what it raised.
 
     >>> failing_step(ValueError("x"))
     ('', ValueError('x'))

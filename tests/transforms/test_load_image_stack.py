@@ -311,6 +311,6 @@ def test_a_failing_step_names_itself_case_and_file(tmp_path):
     loader = DataLoader(CasesOnDemand([item], chain), num_workers=1)
     with pytest.raises(DataError, match=r"case sub-01, file .*cbv"):
         next(iter(loader))
-    short = Compose([LoadImageStackd(channels=CHANNELS), Spacingd("image", pixdim=(1.0, -2.0, 1.0))])
+    short = Compose([LoadImageStackd(channels=CHANNELS), Spacingd("mask", pixdim=1.0)])
     with pytest.raises(DataError, match=r"case sub-01.*\(in Spacingd\)"):
         CasesOnDemand([make(tmp_path)], short)[0]
