@@ -102,8 +102,12 @@ class Found:
     @property
     def covered(self) -> float:
         """Share of the median case that a patch holds, 0..1."""
-        inside = (min(p, n) / n for p, n in zip(self.topology.patch_size, self.geometry.shape, strict=True))
-        return math.prod(inside)
+        return held_voxels(self.topology, self.geometry) / math.prod(self.geometry.shape)
+
+
+def held_voxels(topology: Topology, geometry: Geometry) -> int:
+    """Voxels of the median case that a patch holds: one that reaches beyond it along an axis holds no more of it."""
+    return math.prod(min(p, n) for p, n in zip(topology.patch_size, geometry.shape, strict=True))
 
 
 @dataclass(frozen=True)
@@ -199,7 +203,7 @@ class Search:
             enough = min(whole, max(ENOUGH_VOXELS, ENOUGH_SHARE * whole))
             for recipe in RECIPES[self.limits.device]:
                 choice = self._largest(geometry, recipe)
-                if choice is not None and math.prod(choice.topology.patch_size) >= enough:
+                if choice is not None and held_voxels(choice.topology, choice.geometry) >= enough:
                     return self._larger_batch(choice)
                 # Nothing holds enough: then what holds the largest part of a case, the narrowest and coarsest.
                 fallback = choice if choice is not None and recipe.share == 1 else fallback

@@ -55,6 +55,16 @@ def test_slow_machine_gets_a_narrower_network_then_coarser_voxels(dataset):
         assert result.found.step.seconds <= 1.1 * 1.53
 
 
+def test_a_small_case_is_held_whole_along_every_axis(dataset):
+    """A patch of 32 x 56 x 40 has more voxels than a case of 35 x 50 x 36, and yet cuts it: a lighter network does not.
+
+    At this speed two convolutions at full resolution would have to shrink the patch to keep to their share of time.
+    """
+    result = made(dataset(160, shape=(35, 50, 36)), Machine(2.7e11))
+    assert result.patch_size == (40, 56, 40)
+    assert result.convolutions_per_stage == (1, 2, 2, 2)
+
+
 def test_voxels_stay_fine_enough_for_the_object(dataset, case):
     """A label box of 9 mm is 8 voxels across at 1.125 mm: a coarser image than that is not made."""
     cases = dataset(shape=(160, 160, 160))
