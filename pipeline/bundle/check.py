@@ -9,7 +9,15 @@ from pathlib import Path
 from pipeline.bundle.build import resolve
 from pipeline.bundle.data_rules import data_rules
 from pipeline.bundle.find import find_bundle
-from pipeline.data import Case, Check, DatasetDescription, StackRules, check_dataset, describe_dataset
+from pipeline.data import (
+    Case,
+    Check,
+    DatasetDescription,
+    StackRules,
+    check_dataset,
+    describe_dataset,
+    describe_on_best_grid,
+)
 from pipeline.data.layouts import Entry
 from pipeline.data.pseudonyms import Pseudonyms
 from pipeline.errors import DataError
@@ -53,9 +61,10 @@ def _renamed(cases: Sequence[Case], pseudonyms: Pseudonyms) -> tuple[Case, ...]:
 
 
 def _described(data: str | Path, layout: str | None) -> DatasetDescription:
-    """Of volumes, or of sections where there is no volume."""
+    """Of volumes, the reference that `pipeline init` would take first; or of sections where there is no volume."""
     try:
-        return describe_dataset(data, layout=layout)
+        description, reference = describe_on_best_grid(data, layout)
+        return replace(description, why=f"{description.why}; {reference}") if reference else description
     except DataError as error:
         try:
             return describe_dataset(data, layout=layout, spatial_dims=2)
