@@ -24,6 +24,7 @@ import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 _BLOCK = 256  # voxels per block, at least: with buffers that stay in the processor's fastest cache
 
 
-def _compiled(function: Callable) -> Callable:
+def _compiled(function: Callable) -> Any:
     """Machine code that is kept on disk (beside this file, or in the user's cache folder where that can't be written).
 
     Multiplication and addition may be fused, nothing else is rearranged: a voxel comes out the same in every thread.

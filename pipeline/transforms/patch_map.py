@@ -17,6 +17,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ class SpatialPatchParameters:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.control is not None:
             raw = np.ascontiguousarray(self.control, dtype="<f4")
-            values["control"] = {"shape": raw.shape, "float32": base64.b64encode(raw).decode()}
+            values["control"] = {"shape": raw.shape, "float32": base64.b64encode(raw.tobytes()).decode()}
         return json.dumps(values)
 
     @classmethod
@@ -66,7 +67,9 @@ class SpatialPatchParameters:
             DataError: text that is not `to_json`'s.
         """
         try:
-            values = {name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(text).items()}
+            values: dict[str, Any] = {
+                name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(text).items()
+            }
             if values["control"] is not None:
                 raw = np.frombuffer(base64.b64decode(values["control"]["float32"]), dtype="<f4")
                 values["control"] = raw.reshape(values["control"]["shape"]).astype(np.float32)
@@ -177,7 +180,7 @@ class PatchMap:
 
     affine: np.ndarray
     control: np.ndarray
-    weights: tuple[np.ndarray, np.ndarray, np.ndarray]
+    weights: tuple[np.ndarray, ...]
     low: tuple[int, ...]
     high: tuple[int, ...]
 

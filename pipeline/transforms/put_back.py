@@ -59,15 +59,20 @@ def put_back(
     if parameters.control is not None:
         displacement = patch_displacement_mm(parameters, patch_size, spacing_mm)
         for _ in range(_ITERATIONS):
-            at = where.clamp(min=torch.zeros_like(middle), max=2 * middle).float()
-            ahead = target - interpolate_patch(displacement, at, "edge").double() / spacing
+            ahead = target - _look_up(displacement, where, inner, "linear").double() / spacing
             moved, where = (ahead - where).abs().amax(0), ahead
             if moved.max() < _TOLERANCE_VOXELS:
                 break
     slack = 1e-4  # of coordinates in float32
     found = ((where >= -slack) & (where <= 2 * middle + slack)).all(0) & (moved < _TOLERANCE_VOXELS)
-    at = where.clamp(min=torch.zeros_like(middle), max=2 * middle).float()
-    values = interpolate_patch(patch, at, "edge", interpolation) * found
+    values = _look_up(patch, where, inner, interpolation) * found
     volume[(slice(None), *box)] = values.reshape(len(patch), *inner).to(volume.dtype)
     covered[box] = found.reshape(inner)
     return volume, covered
+
+
+def _look_up(patch: torch.Tensor, where: torch.Tensor, shape: Sequence[int], interpolation: str) -> torch.Tensor:
+    """The patch at coordinates (axes, N), moved to its edge where they lie beyond; (C, N)."""
+    last = torch.tensor(patch.shape[1:])[:, None] - 1.0
+    at = where.clamp(min=torch.zeros_like(last), max=last).float().reshape(len(where), *shape)
+    return interpolate_patch(patch, at, "edge", interpolation).reshape(len(patch), -1)

@@ -161,4 +161,4 @@ def _with_meta(source: Any, patch: torch.Tensor, start: Sequence[int]) -> torch.
         return patch
     affine = source.affine.clone()
     affine[:3, 3] += affine[:3, : len(start)] @ torch.tensor(start, dtype=affine.dtype)
-    return MetaTensor(patch, affine=affine, meta=dict(source.meta))
+    return MetaTensor(patch, meta={**source.meta, "affine": affine})
