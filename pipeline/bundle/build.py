@@ -15,6 +15,7 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ def _resolve_all(
             delta["network_def"] = kept
         if left_out:
             names = ", ".join(left_out)
-            _logger.warning("network_def (%s) of %s is written for %s: left out for %s", names, file, own, network)
+            _warn_once(f"network_def ({names}) of {file} is written for {own}: left out for {network}")
     merges = {kind: Merge(file=file) for kind in KINDS}
     merged = {kind: merges[kind](bases[kind], delta) for kind in KINDS}
     _refuse_unknown_everywhere(merges, bases)
@@ -177,6 +178,12 @@ def _resolve_all(
         result[kind] = standalone(config, written)
         require_data_only(result[kind], written)
     return result
+
+
+@cache
+def _warn_once(message: str) -> None:
+    """A run resolves several configs of one bundle; what is odd about it is said once."""
+    _logger.warning(message)
 
 
 def _carried_over(

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.bundle.build import resolve
+from pipeline.bundle.data_rules import data_rules
 from pipeline.bundle.find import find_bundle
 from pipeline.bundle.overrides import parse_override
 from pipeline.bundle.publish import CHOSEN_AT_INFERENCE, WEIGHTS_DEPEND_ON
 from pipeline.bundle.run_folder import new_folder, settle, write_bundle
-from pipeline.data import find_cases
+from pipeline.data import check_headers, find_cases
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -91,8 +92,8 @@ def train(
     config = resolve(folder, "train", overrides=overrides)
     if resume is not None:
         _refuse_another_bundle(bundle, folder, config)
-    # a wrong path is refused before anything is written
-    find_cases(data, config["channels"], keep_incomplete=True, spatial_dims=config.get("spatial_dims", 3))
+    # a wrong path, and what headers show, is refused before anything is written
+    _refuse_early(config, data, config["on_refusal"])
     if resume is not None:
         run_dir = folder
         budget_s = budget_s if budget_s is not None else config["budget_s"]
@@ -151,6 +152,7 @@ def evaluate(
     _refuse_foreign_to_weights(overrides)
     folder = find_bundle(bundle)
     config = resolve(folder, "evaluate", overrides=overrides)
+    _refuse_early(config, data, config["on_refusal"])
     out = Path(out) if out is not None else new_folder(f"{folder.name}-evaluation")
     settle(config, out, data)
     config["bundle_root"] = str(folder.resolve())
@@ -188,6 +190,7 @@ def predict(
         config["checkpoint"] = str(Path(weights).resolve())
     if probabilities:
         config["probabilities_key"] = "probabilities"
+    _refuse_early(config, input, "report", labelled=False)
     parser = _parse(config, folder / "configs" / "metadata.json")
     items = parser.get_parsed_content("dataset#data")
     _refuse_to_overwrite(items, Path(output), ".png" if config.get("spatial_dims", 3) == 2 else ".nii.gz")
@@ -203,6 +206,24 @@ def predict(
         device=parser.get_parsed_content("device"),
         output_dir=Path(output),
         class_names=config["classes"],
+    )
+
+
+def _refuse_early(config: dict[str, Any], data: str | Path, on_refusal: str, labelled: bool = True) -> None:
+    """All cases by their headers: in a second it is known which can't be used, and not after hours."""
+    asked = data_rules(config)
+    cases = find_cases(
+        data,
+        asked.channels,
+        require_label=labelled,
+        keep_incomplete=True,
+        spatial_dims=asked.spatial_dims,
+        layout=config.get("layout"),
+        pseudonyms=config.get("pseudonyms"),
+        missing_channels=asked.stack.missing_channels,
+    )
+    check_headers(
+        [asked.loaded(case) for case in cases], asked.channels, asked.stack, on_refusal, bool(config.get("pseudonyms"))
     )
 
 

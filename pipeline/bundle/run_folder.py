@@ -14,6 +14,9 @@ from pipeline.bundle.build import UnknownKeyError, resolve
 from pipeline.bundle.overrides import Override, take_network
 from pipeline.errors import ConfigError
 
+OF_THE_DATASET = ("layout", "pseudonyms", "patients")
+"""Keys that say something of the dataset that was trained on, and nothing of another."""
+
 
 def new_folder(name: str) -> Path:
     return Path("runs") / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
@@ -23,6 +26,7 @@ def settle(config: dict[str, Any], run_dir: Path, data: str | Path) -> None:
     """Tie a config to this run's folder and data, as absolute paths: it can be run again from anywhere."""
     config["bundle_root"] = config["output_dir"] = str(run_dir.resolve())
     config["dataset_dir"] = str(Path(data).resolve())
+    config |= {name: str(Path(config[name]).resolve()) for name in ("pseudonyms", "patients") if config.get(name)}
     config["run_dir"] = {"_target_": "pipeline.engines.run_folder", "output_dir": "@output_dir", "name": "."}
 
 
@@ -32,8 +36,9 @@ def write_bundle(source: Path, run_dir: Path, train_config: dict[str, Any], over
     configs.mkdir(parents=True, exist_ok=True)
     for kind in KINDS:
         config = dict(train_config) | {"resume": False}
-        if kind != "train":
+        if kind != "train":  # which may see other cases, that lie elsewhere
             config = resolve(source, kind, overrides=_known_to(source, kind, overrides))
+            config |= {name: None for name in OF_THE_DATASET if name in config}
         config["bundle_root"] = str(run_dir.resolve())
         (configs / f"{kind}.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     metadata = source / "configs" / "metadata.json"

@@ -43,6 +43,7 @@ OVERRIDES = (
     # The phantom draws infarcts of 13 ml and more; what is smaller than 8 is more often the wall of an old one. On 48
     # other phantoms with three trainings: a false alarm in 1 of 72 brains without a lesion, 1 of 72 lesions lost.
     "minimum_component_ml=8",
+    "cache_dir=null",  # nothing is left outside the demo's folder
 )
 
 

@@ -15,6 +15,8 @@ EXAMPLES = """Examples:
 pipeline evaluate stroke_perfusion_segmentation --data my_labelled_scans
 
 pipeline evaluate hippocampus_mri_segmentation --data hippocampus --out measured
+
+pipeline evaluate stroke_perfusion_segmentation --data cases.csv --pseudonyms names.csv
 """
 
 
@@ -26,9 +28,11 @@ def command(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the tables (default: a new one below runs/).")
     ] = None,
+    layout: words.Layout = None,
+    pseudonyms: words.Pseudonyms = None,
 ) -> None:
     """Measure a trained bundle on labelled cases, per case and class, in each case's own space."""
-    changed = words.overrides(changes)
+    changed = words.overrides(changes, layout, pseudonyms)
     from pipeline.bundle import run
 
     with keeps("measured cases are not kept; to redo it: the same command again"):

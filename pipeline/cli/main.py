@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline import __version__
-from pipeline.cli import build, demo, evaluate, phantom, predict, publish, train, verify
+from pipeline.cli import build, check, demo, evaluate, init, phantom, predict, publish, train, verify
 from pipeline.cli.log import show_log
 from pipeline.cli.outcome import FAILED_INPUT, INTERRUPTED, pipeline_error_behind
 
@@ -87,12 +87,12 @@ def pipeline(
 ) -> None:
     """Configure, train, check and explain MONAI bundles for 3D medical images.
 
-    Start with `pipeline demo`; for data of your own see `pipeline train --help`.
+    Start with `pipeline demo`; for data of your own with `pipeline init --help`.
     """
     show_log()
 
 
-for module in (demo, phantom, build, train, evaluate, predict, verify, publish):
+for module in (demo, phantom, check, init, build, train, evaluate, predict, verify, publish):
     app.command(module.__name__.rpartition(".")[2], epilog=module.EXAMPLES)(module.command)
 
 

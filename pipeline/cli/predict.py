@@ -18,6 +18,8 @@ EXAMPLES = """Examples:
 pipeline predict stroke_perfusion_segmentation my_scans lesions
 
 pipeline predict stroke_perfusion_segmentation my_scans lesions --probabilities
+
+pipeline predict stroke_perfusion_segmentation my_scans lesions --pseudonyms names.csv
 """
 
 
@@ -27,13 +29,15 @@ def command(
     target: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder of the label maps.")],
     changes: words.Overrides = None,
     weights: words.Weights = None,
+    layout: words.Layout = None,
+    pseudonyms: words.Pseudonyms = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Write the class probabilities too.")] = False,
 ) -> None:
     """Segment every case of a folder; each label map lies on exactly the grid of its case.
 
     One bad case does not stop the others: the table says which were done, refused or failed, and why.
     """
-    changed = words.overrides(changes)
+    changed = words.overrides(changes, layout, pseudonyms)
     from pipeline.bundle import run
 
     with keeps(f"every label map in {target} is whole; to redo all: the same command again"):

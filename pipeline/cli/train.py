@@ -20,6 +20,8 @@ pipeline train hippocampus_mri_segmentation --data hippocampus network=unet_plus
 
 pipeline train stroke_perfusion_segmentation --data my_scans --resume RUN
 
+pipeline train stroke_perfusion_segmentation --data my_bids_folder --pseudonyms names.csv
+
 Networks: multi_encoder_unet, unet, unet_3plus, unet_plus_plus, unet_published.
 """
 
@@ -33,13 +35,19 @@ def command(
         Path | None, typer.Option(metavar="RUN", help="Folder of the run (default: a new one below runs/).")
     ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue this run where it stopped.")] = None,
+    layout: words.Layout = None,
+    pseudonyms: words.Pseudonyms = None,
 ) -> None:
     """Train a bundle on a dataset.
 
     The run's folder gets the resolved config, checkpoints, tables and TensorBoard events. Without --budget and
     max_epochs a time is chosen that suits the device.
+
+    Prepared cases are kept for later runs, for you alone to read, in the folder that PIPELINE_CACHE names, or else in
+    your cache folder (on Linux ~/.cache/monai-volume-pipeline), up to PIPELINE_CACHE_GIB or half of the free disk; it
+    may be deleted at any time. cache_dir=FOLDER puts them elsewhere, cache_dir=null keeps none.
     """
-    changed = words.overrides(changes)
+    changed = words.overrides(changes, layout, pseudonyms)
     budget_s = None if budget is None else words.seconds(budget)
     from pipeline.bundle import run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,24 @@ Dataset = Annotated[
     typer.Option(
         "--data",
         metavar="DATASET",
-        help="A Decathlon folder (dataset.json), or a folder of case folders whose files end in the channel names.",
+        help="A folder per case whose files end in the channel names, a Decathlon, nnU-Net, BIDS or ISLES folder, or a "
+        "list of cases (CSV, JSON).",
+    ),
+]
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="How the dataset lies on disk, where that is not recognised: list, decathlon, nnunet, bids, isles18, "
+        "isles22, isles24, images_labels, folders.",
+    ),
+]
+Pseudonyms = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A CSV file (id,pseudonym) with a line per case: names, tables, TensorBoard and run.json get the "
+        "pseudonyms, and no id and no path of a case.",
     ),
 ]
 Weights = Annotated[
@@ -58,8 +76,17 @@ def seconds(text: str) -> float:
     return float(total)
 
 
-def overrides(words: Sequence[str] | None) -> tuple[str, ...]:
+def overrides(
+    words: Sequence[str] | None, layout: str | None = None, pseudonyms: Path | None = None
+) -> tuple[str, ...]:
     """The ``KEY=VALUE`` words, checked for their form; whether a key exists, the bundle decides.
+
+    >>> overrides(["max_epochs=50"], layout="bids")
+    ('max_epochs=50', 'layout="bids"')
+
+    Args:
+        words: as typed.
+        layout, pseudonyms: options that stand for the keys of the same names.
 
     Raises:
         ConfigError: a word without ``=`` or without a key.
@@ -67,4 +94,6 @@ def overrides(words: Sequence[str] | None) -> tuple[str, ...]:
     for word in words or ():
         if not word.partition("=")[0] or "=" not in word:
             raise ConfigError(f"the word '{word}'", expected="KEY=VALUE, such as max_epochs=50")
-    return tuple(words or ())
+    said = {"layout": layout, "pseudonyms": None if pseudonyms is None else str(pseudonyms)}
+    quoted = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in said.items() if value is not None]
+    return (*(words or ()), *quoted)

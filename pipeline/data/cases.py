@@ -1,33 +1,28 @@
-"""Cases on disk: which files belong to which patient, and which of them is which channel.
+"""Cases on disk: which files belong to which case, and which of them is which channel.
 
-Understood are a Decathlon folder (``dataset.json``), a folder of case folders whose files end in the channel's name
-(``sub-01/sub-01_cbf.nii.gz``, ``sub-01/cbf.nii.gz``, also deeper: ``sub-01/ses-02/...``), a flat folder of
-``ID_cbf.nii.gz``, one case folder, two folders ``images`` and ``labels`` with files of the same names, and for a bundle
-of one channel any folder of volumes or a single file. A 2D bundle finds PNG and TIFF files in the same layouts, a TIFF
-stack as one case per section. No image is opened here, but for the number of sections in a stack.
+`find_cases` lists a dataset for a bundle, whose channels are known; `describe_dataset` finds out what a dataset holds
+without one. How datasets lie on disk is known to `pipeline.data.layouts`: a list of cases, the Decathlon, nnU-Net,
+BIDS, ISLES, folders. No image is opened here, but for the number of sections in a TIFF stack.
 """
 
 from __future__ import annotations
 
 import difflib
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 
-from pipeline.data.decathlon import decathlon_entries
-from pipeline.data.image_label_folders import IMAGES, LABELS, each_section, image_label_entries
-from pipeline.data.splits import Split, fingerprint, k_fold, patient_of, read_split
+from pipeline.data.complete import complete_entries, problem_text, refuse_duplicates
+from pipeline.data.layouts import SUFFIXES, Entry, Listing, Recognised, recognise
+from pipeline.data.pseudonyms import Pseudonyms
+from pipeline.data.sections import each_section
 from pipeline.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = {3: (".nii.gz", ".nii"), 2: (".png", ".tiff", ".tif")}
-"""Of the files of volumes and of sections, by spatial dimensions."""
-LABEL_NAMES = ("label", "lesion", "seg")
-"""Names of a label file, the first found wins. ``mask`` is not among them: it is as often the brain's."""
+_said: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -39,12 +34,64 @@ class Case:
         image: a file per channel, in the order asked for.
         label: the reference segmentation, where there is one.
         relative: folder of the first channel below the dataset: results keep it.
+        patient: to whom the case belongs, where the layout knows; None leaves it to the id's text (`patient_of`).
     """
 
     case_id: str
     image: dict[str, Path]
     label: Path | None = None
     relative: Path = field(default=Path())
+    patient: str | None = None
+
+
+@dataclass(frozen=True)
+class DatasetDescription:
+    """What a dataset holds, found out without a bundle.
+
+    Args:
+        layout: how its files are found, a name of `pipeline.data.layouts.LAYOUTS` or ``file``.
+        why: the reason for that layout, in words.
+        channel_names: the reference channel first; labels lie on its grid.
+        classes: id -> name, without the background; empty where nothing says what the ids mean.
+        cases: sorted by id; some may lack a channel or a label.
+        dataset_dir: where it lies.
+    """
+
+    layout: str
+    why: str
+    channel_names: tuple[str, ...]
+    classes: dict[int, str]
+    cases: tuple[Case, ...]
+    dataset_dir: Path
+
+
+def describe_dataset(
+    dataset_dir: str | PathLike[str],
+    channels: Sequence[str] | None = None,
+    layout: str | None = None,
+    spatial_dims: int = 3,
+) -> DatasetDescription:
+    """Find out what a dataset holds.
+
+    Args:
+        dataset_dir: a folder, a list of cases (CSV, JSON), or a single image.
+        channels: names, the reference channel first; by default what dataset.json says, or the endings of names that
+            nearly all cases share. Where each channel has a mask of its own, the first one's is the label.
+        layout: a name of `pipeline.data.layouts.LAYOUTS`; by default the first that fits.
+        spatial_dims: 3 for volumes (NIfTI), 2 for sections (PNG, TIFF).
+
+    Raises:
+        DataError: nothing there, labels alone, labels that can't be used (regions), or one id twice.
+        ConfigError: an unknown layout, or a channel twice.
+    """
+    root, names = _checked(dataset_dir, channels, spatial_dims)
+    found = _listed(root, names, layout, spatial_dims)
+    listing = found.listing
+    _refuse_unusable_labels(listing, root)
+    if listing.problems:
+        logger.warning("%s", problem_text(listing.problems))
+    cases = _cases(listing, listing.entries, root, require_label=False, keep_incomplete=True, spatial_dims=spatial_dims)
+    return DatasetDescription(found.layout, found.why, listing.channel_names, listing.classes, tuple(cases), root)
 
 
 def find_cases(
@@ -53,291 +100,140 @@ def find_cases(
     require_label: bool = True,
     keep_incomplete: bool = False,
     spatial_dims: int = 3,
+    layout: str | None = None,
+    pseudonyms: str | PathLike[str] | Pseudonyms | None = None,
+    patients: Mapping[str, str] | None = None,
+    missing_channels: str = "refuse",
 ) -> list[Case]:
     """All cases of a dataset, sorted by id.
 
     Args:
-        dataset_dir: a folder in one of the layouts above, or a single file where there is one channel.
+        dataset_dir: a folder, a list of cases (CSV, JSON), or a single file where there is one channel.
         channels: names in the bundle's order; compared without regard to case.
         require_label: whether a case without a label is refused; labels are found either way.
         keep_incomplete: whether cases that lack a channel are among the result, without it, so that whoever loads them
             refuses them one by one and the others go on; and whether cases that lack a needed label are left out with
             a warning. A dataset without any complete case is refused either way.
         spatial_dims: 3 for volumes (NIfTI), 2 for sections (PNG, TIFF).
+        layout: a name of `pipeline.data.layouts.LAYOUTS`; by default the first that fits.
+        pseudonyms: what takes the place of the ids, or the file that says so (`pipeline.data.pseudonyms`); then
+            ``relative`` is empty, and ``patient`` is a pseudonym too.
+        patients: case id -> patient, instead of what the layout says.
+        missing_channels: ``"zero"`` where a case is usable that lacks channels, but not all.
 
     Raises:
         DataError: nothing there; channels or labels missing, or one id twice: with every case that it concerns.
+        ConfigError: an unknown layout, or no channel.
     """
-    root, channels = Path(dataset_dir), [name.lower() for name in channels]
-    if not channels or len(set(channels)) != len(channels):
-        raise ConfigError(f"channels {channels}", expected="at least one name, each once")
+    root, names = _checked(dataset_dir, channels, spatial_dims)
+    found = _listed(root, names, layout, spatial_dims, name_files=pseudonyms is None)
+    listing, entries = found.listing, found.listing.entries
+    if require_label:
+        _refuse_unusable_labels(listing, root)
+        entries = [entry for entry in entries if entry.labels or not entry.test]
+    if listing.problems and not (keep_incomplete and any(map(_is_there, entries))):
+        raise DataError(
+            problem_text(listing.problems) + "\n",
+            file=root,
+            expected="existing files",
+            fix="copy what is missing, or take these entries out",
+        )
+    if listing.problems:
+        logger.warning("%s", problem_text(listing.problems))
+    refuse_duplicates(entries, root)
+    if patients:
+        entries = [replace(entry, patient=patients.get(entry.case_id, entry.patient)) for entry in entries]
+    if pseudonyms is not None:
+        names_of = pseudonyms if isinstance(pseudonyms, Pseudonyms) else Pseudonyms.read(pseudonyms)
+        entries = names_of.applied(entries)
+    return _cases(
+        listing,
+        entries,
+        root,
+        require_label,
+        keep_incomplete,
+        spatial_dims,
+        name_files=pseudonyms is None,
+        missing_channels=missing_channels,
+    )
+
+
+def _checked(
+    dataset_dir: str | PathLike[str], channels: Sequence[str] | None, spatial_dims: int
+) -> tuple[Path, list[str] | None]:
+    root = Path(dataset_dir)
+    names = None if channels is None else [name.lower() for name in channels]
+    if names is not None and (not names or len(set(names)) != len(names)):
+        raise ConfigError(f"channels {names}", expected="at least one name, each once")
     if spatial_dims not in SUFFIXES:
         raise ConfigError(f"spatial_dims={spatial_dims}", expected="2 or 3")
-    suffixes = SUFFIXES[spatial_dims]
     if not root.exists():
         raise DataError("no such file or folder", file=root, expected="a dataset", fix=_nearest(root))
-    if root.is_file():
-        found = _single_file(root, channels, suffixes)
-    elif (root / "dataset.json").is_file():
-        found = decathlon_entries(root, channels, with_test=not require_label)
-    elif (root / IMAGES).is_dir() and (root / LABELS).is_dir():
-        found = image_label_entries(root, channels, suffixes)
-    else:
-        found = _from_folders(root, channels, suffixes)
+    return root, names
+
+
+def _listed(
+    root: Path, channels: Sequence[str] | None, layout: str | None, spatial_dims: int, name_files: bool = True
+) -> Recognised:
+    """The dataset by its layout, said once per process; ``name_files``: reasons may name a file (and so a patient)."""
+    found = recognise(root, channels, layout, spatial_dims)
+    text = f"{root}: layout {found.layout}, channels {', '.join(found.listing.channel_names)}"
+    if name_files:
+        text = "; ".join([f"{text}: {found.why}", *found.listing.notes])
+    if text not in _said:
+        _said.add(text)
+        logger.info("%s", text)
+    return found
+
+
+def _cases(
+    listing: Listing,
+    entries: Sequence[Entry],
+    root: Path,
+    require_label: bool,
+    keep_incomplete: bool,
+    spatial_dims: int,
+    name_files: bool = True,
+    missing_channels: str = "refuse",
+) -> list[Case]:
     if spatial_dims == 2:
-        found = each_section(found, LABEL_NAMES)
-    cases = sorted(_complete(found, channels, root, require_label, keep_incomplete), key=lambda case: case.case_id)
-    if not cases:
+        entries = each_section(entries, name_files)
+    channels = listing.channel_names
+    entries = complete_entries(entries, channels, root, require_label, keep_incomplete, missing_channels)
+    if not entries:
+        suffix = SUFFIXES[spatial_dims][0]
         raise DataError(
             "no case",
             file=root,
-            expected=f"files that end in {' / '.join(f'_{name}{suffixes[0]}' for name in channels)}, or folders "
-            f"{IMAGES} and {LABELS} with {suffixes[0]} files of the same names",
-            fix="rename the files, or give the folder that holds the case folders",
+            expected=f"files that end in {' / '.join(f'_{name}{suffix}' for name in channels)}, or folders "
+            f"images and labels with {suffix} files of the same names",
+            fix="rename the files, give the folder that holds the case folders, or list the files in a cases.csv",
         )
-    _refuse_duplicates(cases, root)
-    return cases
-
-
-def data_list(
-    dataset_dir: str | PathLike[str],
-    channels: Sequence[str],
-    part: str = "all",
-    folds: int = 5,
-    fold: int = 0,
-    seed: int = 0,
-    split_file: str | PathLike[str] | None = None,
-    require_label: bool | None = None,
-    spatial_dims: int = 3,
-) -> list[dict]:
-    """A dataset, or a part of it, as the list of items that MONAI's datasets take.
-
-    A case that lacks a channel, or whose stacks do not fit together, is among them, and refused by name when it is
-    loaded: the others go on.
-
-    Args:
-        part: ``"train"``, ``"validate"``, ``"all"``, or ``"unseen"``: all but what ``split_file`` names for training.
-        folds, fold, seed: of the split by patient, see `pipeline.data.k_fold`.
-        split_file: takes the place of the three; ids of the dataset that it does not name are left out.
-        require_label: by default for all parts but ``"all"``.
-        spatial_dims: 3 for volumes (NIfTI), 2 for sections (PNG, TIFF).
-
-    Returns:
-        ``{"case_id": str, "relative": folder, "image": {channel: path}, "label": path}`` per case; no ``"label"`` where
-        there is none.
-
-    Raises:
-        DataError, ConfigError: as `find_cases`, `k_fold` and `read_split`; ids in the split file that the dataset
-            lacks.
-    """
-    if part not in ("train", "validate", "all", "unseen"):
-        raise ConfigError(f"part={part!r}", expected="train, validate, all or unseen")
-    labelled = part != "all" if require_label is None else require_label
-    cases = find_cases(dataset_dir, channels, require_label=labelled, keep_incomplete=True, spatial_dims=spatial_dims)
-    if part == "unseen":
-        if split_file is None:
-            raise ConfigError("part='unseen' without a split_file", expected="the split.json of the run that trained")
-        split, total = read_split(split_file), len(cases)
-        cases = _unseen(cases, split)
-        if len(cases) < total:
-            logger.info("%d of %d cases are left out: these weights were trained on them", total - len(cases), total)
-        if not cases:
-            raise DataError("only cases that these weights were trained on", file=dataset_dir, expected="unseen cases")
-    elif part != "all":
-        ids = [case.case_id for case in cases]
-        split = read_split(split_file) if split_file else k_fold(ids, folds, fold, seed, _stacks(cases, spatial_dims))
-        wanted = set(_known(split, ids, split_file).train if part == "train" else split.validate)
-        cases = [case for case in cases if case.case_id in wanted]
-    return [
-        {
-            "case_id": case.case_id,
-            "relative": case.relative.as_posix(),
-            "image": {name: str(path) for name, path in case.image.items()},
-        }
-        | ({"label": str(case.label)} if case.label else {})
-        for case in cases
+    refuse_duplicates(entries, root)
+    cases = [
+        Case(
+            entry.case_id,
+            {name: entry.image[name][0] for name in channels if name in entry.image},
+            entry.labels[0] if entry.labels else None,
+            entry.folder,
+            entry.patient,
+        )
+        for entry in entries
     ]
+    return sorted(cases, key=lambda case: case.case_id)
 
 
-def _stacks(cases: Sequence[Case], spatial_dims: int) -> dict[str, tuple[str, int]]:
-    """Case id -> (id of its stack, number in it), of the cases that are sections of a stack."""
-    if spatial_dims != 2:
-        return {}
-    from pipeline.io import section_of  # importing the image libraries takes longer than listing most datasets
-
-    stacks = {}
-    for case in cases:
-        number = section_of(next(iter(case.image.values())))[1] if case.image else None
-        stack = case.case_id.removesuffix(f"_{number or 0:03d}")
-        if number is not None and stack != case.case_id:  # a file of one section keeps its id
-            stacks[case.case_id] = (stack, number)
-    return stacks
+def _is_there(entry: Entry) -> bool:
+    return all(path.is_file() for paths in entry.image.values() for path in paths)
 
 
-def _known(split: Split, ids: Iterable[str], split_file) -> Split:
-    unknown = sorted({*split.train, *split.validate} - set(ids))
-    if unknown:
+def _refuse_unusable_labels(listing: Listing, root: Path) -> None:
+    if listing.label_problem:
         raise DataError(
-            f"cases that the dataset lacks: {', '.join(unknown)}", file=split_file, fix="use the split of this dataset"
-        )
-    return split
-
-
-def _unseen(cases: Sequence[Case], split: Split) -> list[Case]:
-    """Those cases whose patients the weights trained by ``split`` have not seen.
-
-    An image that was trained on is known by its content, whatever its case is called now; the other visits of its
-    patient by the patient's id. Where no image is known, the dataset is another one, and equal ids mean nothing.
-    """
-    patients = {patient_of(case_id) for case_id in split.train}
-    trained = {split.fingerprints.get(case_id) for case_id in split.train} - {None}
-    known = {case.case_id for case in cases if fingerprint(next(iter(case.image.values()))) in trained}
-    if trained and not known:
-        shared = [case.case_id for case in cases if patient_of(case.case_id) in patients]
-        if shared:
-            logger.info("%d cases have the ids of training cases, but other images: other patients", len(shared))
-        return list(cases)
-    return [case for case in cases if case.case_id not in known and patient_of(case.case_id) not in patients]
-
-
-def _stem(path: Path, suffixes: Sequence[str]) -> str | None:
-    """The name without its suffix; None for another kind of file."""
-    name = path.name.lower()
-    return next((path.name[: -len(suffix)] for suffix in suffixes if name.endswith(suffix)), None)
-
-
-def _role(stem: str, names: Iterable[str]) -> tuple[str, str] | None:
-    """(case prefix, channel or label name) of a file; None where it ends in none of the names."""
-    for name in names:
-        if stem.lower() == name:
-            return "", name
-        if stem.lower().endswith(("_" + name, "-" + name, "." + name)):
-            return stem[: -len(name) - 1], name
-    return None
-
-
-def _single_file(
-    path: Path, channels: Sequence[str], suffixes: Sequence[str]
-) -> list[tuple[str, dict[str, list[Path]], Path]]:
-    stem = _stem(path, suffixes)
-    if stem is None:
-        expected = f"a {' or '.join(sorted(suffixes))} image, or a folder"
-        raise DataError("a file of another kind", file=path, expected=expected)
-    if len(channels) > 1:
-        raise DataError(
-            "one file", file=path, expected=f"the channels {', '.join(channels)}", fix="give the folder that holds them"
-        )
-    return [(stem, {channels[0]: [path]}, Path())]
-
-
-def _from_folders(
-    root: Path, channels: Sequence[str], suffixes: Sequence[str]
-) -> list[tuple[str, dict[str, list[Path]], Path]]:
-    """(case id, files per name, relative folder) for every folder below ``root`` and every prefix in it."""
-    names = (*channels, *LABEL_NAMES)
-    folders: dict[Path, dict[str, dict[str, list[Path]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
-    images = [path for path in sorted(root.rglob("*")) if _stem(path, suffixes) is not None and path.is_file()]
-    images = [path for path in images if not any(part.startswith(".") for part in path.relative_to(root).parts)]
-    for path in images:
-        role = _role(_stem(path, suffixes) or "", names)
-        if role is not None:
-            folders[path.parent.relative_to(root)][role[0]][role[1]].append(path)
-    if len(channels) == 1 and not any(channels[0] in files for group in folders.values() for files in group.values()):
-        # A bundle of one channel needs no names: every volume that is no label is a case. Where folders hold files of
-        # one name, the folder tells them apart.
-        labels: dict[tuple[Path, str], dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
-        for path in images:
-            role = _role(_stem(path, suffixes) or "", LABEL_NAMES)
-            if role is not None:
-                labels[path.parent, role[0]][role[1]].append(path)
-        images = [path for path in images if _role(_stem(path, suffixes) or "", LABEL_NAMES) is None]
-        stems = Counter(_stem(path, suffixes) for path in images)
-        unnamed = [(path, _stem(path, suffixes) or "", path.parent.relative_to(root)) for path in images]
-        return [
-            (
-                stem if stems[stem] == 1 else "_".join((*folder.parts, stem)),
-                {channels[0]: [path], **labels.get((path.parent, stem), {})},
-                folder,
-            )
-            for path, stem, folder in unnamed
-        ]
-    cases = []
-    for folder, groups in folders.items():
-        prefixes = [prefix for prefix in groups if prefix]
-        if (
-            len(prefixes) <= 1
-        ):  # `sub-01_cbf` beside a bare `lesion`: one case. Two prefixes are never mixed: two patients.
-            merged: dict[str, list[Path]] = defaultdict(list)
-            for files in groups.values():
-                for name, paths in files.items():
-                    merged[name] += paths
-            own_name = prefixes[0] if prefixes else root.resolve().name
-            cases.append(("_".join(folder.parts) or own_name, merged, folder))
-        else:
-            cases += [(prefix or root.resolve().name, files, folder) for prefix, files in groups.items()]
-    return [(case_id, files, folder) for case_id, files, folder in cases if any(name in files for name in channels)]
-
-
-def _complete(found, channels: Sequence[str], root: Path, require_label: bool, keep_incomplete: bool) -> list[Case]:
-    problems: list[str] = []
-    unlabelled: list[str] = []
-    if keep_incomplete:
-        keep_incomplete = any(
-            all(name in files for name in channels) and (not require_label or any(n in files for n in LABEL_NAMES))
-            for _, files, _ in found
-        )
-    cases = []
-    for case_id, files, relative in found:
-        missing = [name for name in channels if name not in files]
-        twice = [name for name in channels if len(files.get(name, ())) > 1]
-        label_name = next((name for name in LABEL_NAMES if name in files), None)
-        labels = files[label_name] if label_name else []
-        if missing and not keep_incomplete:
-            problems.append(f"{case_id}: no {', '.join(missing)}")
-        if twice and keep_incomplete:
-            logger.warning("case %s has several files for %s: neither is taken", case_id, ", ".join(twice))
-            files = {name: paths for name, paths in files.items() if name not in twice}
-            twice = []
-        if twice or (require_label and len(labels) > 1):
-            problems.append(
-                f"{case_id}: several files for {', '.join([*twice, *(['the label'] if len(labels) > 1 else [])])}"
-            )
-        if require_label and not labels and keep_incomplete:
-            unlabelled.append(case_id)
-            continue
-        if require_label and not labels:
-            problems.append(f"{case_id}: no label")
-        image = {name: files[name][0] for name in channels if name in files}
-        cases.append(Case(case_id, image, labels[0] if labels else None, relative))
-    if problems:
-        shown = [*sorted(problems)[:5], *([f"and {len(problems) - 5} more"] if len(problems) > 5 else [])]
-        nowhere = [name for name in channels if not any(name in files for _, files, _ in found)]
-        if require_label and not any(name in files for _, files, _ in found for name in LABEL_NAMES):
-            nowhere.append(f"{', '.join(LABEL_NAMES[:-1])} or {LABEL_NAMES[-1]}")
-        raise DataError(
-            f"{len(problems)} problem(s) in {len(cases)} cases:\n  " + "\n  ".join(shown) + "\n",
+            listing.label_problem,
             file=root,
-            expected=f"per case one file for {', '.join(channels)}" + (" and one label" if require_label else ""),
-            fix=f"no file ends in {', nor in '.join(nowhere)}: are these the data for this bundle?"
-            if nowhere
-            else "add what is missing, or move these cases out of the dataset",
-        )
-    if unlabelled:
-        logger.warning("%d cases have no label and are left out: %s", len(unlabelled), ", ".join(sorted(unlabelled)))
-    return cases
-
-
-def _refuse_duplicates(cases: Sequence[Case], root: Path) -> None:
-    places: dict[str, list[str]] = defaultdict(list)
-    for case in cases:
-        places[case.case_id].append(str(next(iter(case.image.values()))))
-    twice = [f"{name}: {', '.join(paths)}" for name, paths in places.items() if len(paths) > 1]
-    if twice:
-        raise DataError(
-            "ids that several cases share:\n  " + "\n  ".join(twice) + "\n",
-            file=root,
-            expected="one id per case, so that no result overwrites another",
-            fix="rename the files or folders",
+            expected="labels in which each voxel has one id of one class",
+            fix="write the labels with an id per class, and name those in dataset.json",
         )
 
 

@@ -1,14 +1,14 @@
-"""`CaseDataset`: cases prepared once, kept in memory as far as they fit, none of them able to take the others down."""
+"""`CaseDataset`: cases prepared once, kept on disk or in memory, none of them able to take the others down."""
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,9 @@ from monai.data import Dataset
 from monai.transforms import RandomizableTrait, Transform
 from tqdm import tqdm
 
+from pipeline.data.cache import CaseCache, Kept, cache_folder
+from pipeline.data.cache_key import Unknown
+from pipeline.data.case_error import case_error
 from pipeline.data.memory import cache_budget_bytes
 from pipeline.errors import ConfigError, DataError, PipelineError
 
@@ -35,15 +38,23 @@ class CaseDataset(Dataset):
     """A MONAI dataset that runs the deterministic head of its transform once per case, before the first epoch.
 
     Every case is prepared at the start, in threads, so that all that is wrong with a dataset is known before training
-    and not after hours. Results stay in memory up to the budget; the others are prepared again at each access. The
-    head ends at the first random transform. A cached item is handed on as a copy; a random transform that only reads
-    its input says so with ``leaves_input_untouched = True`` and is given the cached arrays themselves.
+    and not after hours. The head ends at the first random transform.
+
+    With a ``cache_dir``, results are kept on disk for later runs, see `pipeline.data.cache`. An item's arrays are then
+    mapped anew at each access: a random crop reads its own voxels, what writes to them changes no file, and the
+    workers of a run share one copy in the system's file cache. At a case's first access its checksum is verified.
+
+    Without, or where the disk is full, results stay in memory up to the budget, and the others are prepared again at
+    each access. An item is then handed on as a copy; a random transform that only reads its input says so with
+    ``leaves_input_untouched = True`` and is given the arrays themselves.
 
     Args:
         data: items, as `pipeline.data.data_list` makes them.
         transform: a MONAI ``Compose``, or what one is made of.
         cache_share: of the memory available at the start, 0 (keep nothing) to 1; divided among the processes of
             ``torchrun``.
+        cache_dir: folder of prepared cases; ``"auto"`` for the user's own, see `pipeline.data.cache.cache_folder`; None
+            for none. What cases come out as does not depend on it.
         workers: threads that prepare; by default the number of CPU cores, at most 8.
         on_refusal: ``"raise"`` stops with one error that lists every refused case; ``"skip"`` logs them and goes on.
         progress: show a bar.
@@ -55,6 +66,7 @@ class CaseDataset(Dataset):
         data: items that were accepted.
         refused: those that were not (empty after ``"raise"``).
         cached: number of items held in memory.
+        on_disk: number of items kept on disk.
 
     Raises:
         DataError: refused cases, or none left.
@@ -70,6 +82,7 @@ class CaseDataset(Dataset):
         progress: bool = True,
         name: str = "train",
         seed: int | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         if on_refusal not in ("raise", "skip"):
             raise ConfigError(f"on_refusal={on_refusal!r}", expected="raise or skip")
@@ -80,12 +93,14 @@ class CaseDataset(Dataset):
         self.data: list[Mapping[str, Any]]
         self.refused: list[Refusal] = []
         self._items: list[Any] = []
+        self._kept: list[Kept | None] = []
         first_random = self.transform.get_index_of_first(
             lambda step: isinstance(step, RandomizableTrait) or not isinstance(step, Transform)
         )
         self._head_length = len(self.transform.transforms) if first_random is None else first_random
-        tail = self.transform.transforms[self._head_length :]
+        head, tail = self.transform.transforms[: self._head_length], self.transform.transforms[self._head_length :]
         self._share_arrays = bool(tail) and getattr(tail[0], "leaves_input_untouched", False)
+        self._cache = _open_cache(cache_folder(cache_dir), head)
         self._prepare(
             cache_budget_bytes(cache_share), workers or min(8, os.cpu_count() or 1), on_refusal, progress, name
         )
@@ -94,23 +109,34 @@ class CaseDataset(Dataset):
     def cached(self) -> int:
         return sum(item is not None for item in self._items)
 
+    @property
+    def on_disk(self) -> int:
+        return sum(kept is not None for kept in self._kept)
+
     def _prepare(self, budget_bytes: int, workers: int, on_refusal: str, progress: bool, name: str) -> None:
-        accepted, items, errors = [], [], []
+        order = list(range(len(self.data)))
+        if self._cache is not None:  # the ranks of a machine begin at different cases, and find those of the others
+            first = len(order) * int(os.environ.get("LOCAL_RANK", "0")) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            order = order[first:] + order[:first]
+        prepared: dict[int, tuple[Kept | None, Any]] = {}
+        errors: dict[int, PipelineError] = {}
         with ThreadPool(workers) as pool:
-            results = pool.imap(self._head_or_error, self.data)
-            bar = tqdm(results, total=len(self.data), desc=f"Preparing {name}", unit="case", disable=not progress)
-            for source, result in zip(self.data, bar, strict=True):
+            results = pool.imap(self._prepared_or_error, order)
+            bar = tqdm(results, total=len(order), desc=f"Preparing {name}", unit="case", disable=not progress)
+            for index, result in zip(order, bar, strict=True):
                 if isinstance(result, PipelineError):
-                    errors.append(result)
-                    self.refused.append(Refusal(result.case or _case_id(source), str(result)))
+                    errors[index] = result
                     continue
-                budget_bytes -= _bytes(result)
-                accepted.append(source)
-                items.append(result if budget_bytes >= 0 else None)
+                kept, item = result
+                budget_bytes -= _bytes(item)
+                prepared[index] = kept, item if budget_bytes >= 0 else None
+        self.refused = [
+            Refusal(errors[index].case or _case_id(self.data[index]), str(errors[index])) for index in sorted(errors)
+        ]
         reasons = "\n  ".join(refusal.reason for refusal in self.refused)
-        if errors and (on_refusal == "raise" or not accepted):
+        if errors and (on_refusal == "raise" or not prepared):
             if len(errors) == 1:
-                raise errors[0]
+                raise next(iter(errors.values()))
             raise DataError(
                 f"{len(errors)} of {len(self.data)} {name} cases that can't be used:\n  {reasons}\n",
                 expected="cases that load",
@@ -118,17 +144,33 @@ class CaseDataset(Dataset):
             )
         if errors:
             logger.warning("%d of %d %s cases are left out:\n  %s", len(errors), len(self.data), name, reasons)
-        self.data, self._items = accepted, items
-        if self.cached < len(items):
+        accepted = sorted(prepared)
+        self.data = [self.data[index] for index in accepted]
+        self._kept = [prepared[index][0] for index in accepted]
+        self._items = [prepared[index][1] for index in accepted]
+        # Which entries have been read as a whole: known to all workers, and from one epoch to the next.
+        self._verified = torch.zeros(len(accepted), dtype=torch.uint8)
+        if self.on_disk:
+            self._verified.share_memory_()
+        if self._cache is not None and self.on_disk:
+            logger.info("%s: %d prepared cases in %s, %s", name, self.on_disk, self._cache.folder, self._cache.summary)
+        if self.cached + self.on_disk < len(accepted):
             logger.info(
-                "%s: %d of %d cases kept in memory, the others are read at access", name, self.cached, len(items)
-            )
+                "%s: %d of %d cases kept in memory, the others are read at access",
+                name, self.cached, len(accepted) - self.on_disk,
+            )  # fmt: skip
 
-    def _head_or_error(self, source: Mapping[str, Any]) -> Any:
+    def _prepared_or_error(self, index: int) -> tuple[Kept | None, Any] | PipelineError:
         try:
-            return self._run(source, source, 0, self._head_length)
+            return self._prepared(self.data[index])
         except PipelineError as error:
             return error
+
+    def _prepared(self, source: Mapping[str, Any]) -> tuple[Kept | None, Any]:
+        def prepare() -> Any:
+            return self._run(source, source, 0, self._head_length)
+
+        return (None, prepare()) if self._cache is None else self._cache.fetch(source, prepare)
 
     def _transform(self, index: int) -> Any:
         if self.seed is not None:
@@ -136,44 +178,48 @@ class CaseDataset(Dataset):
             self.transform.set_random_state(seed=int(drawn.generate_state(1)[0]))
         source, item = self.data[index], self._items[index]
         if item is None:
-            item = self._run(source, source, 0, self._head_length)
+            item = self._opened(index)
         elif self._share_arrays:
             item = dict(item)
         else:
             item = deepcopy(item)
         return self._run(source, item, self._head_length, None)
 
+    def _opened(self, index: int) -> Any:
+        """An item that is not in memory: from the disk, or prepared again."""
+        for _ in range(2):  # an entry that is gone or damaged is prepared, and kept, once more
+            kept, item = self._kept[index], None
+            if self._cache is not None and kept is not None:
+                item = self._cache.open(kept, verify=not self._verified[index])
+                if item is not None:
+                    self._verified[index] = 1
+                    return item
+            self._verified[index] = 0
+            self._kept[index], item = self._prepared(self.data[index])
+            if item is not None:
+                return item
+        return self._run(self.data[index], self.data[index], 0, self._head_length)
+
     def _run(self, source: Mapping[str, Any], item: Any, start: int, end: int | None) -> Any:
         try:
             # The head runs in threads of one process: MONAI then copies each transform that is not safe for that.
             return self.transform(item, start=start, end=end, threading=end is not None)
         except Exception as error:
-            raise _case_error(error, source) from error
+            raise case_error(error, source) from error
 
 
-def _case_error(error: BaseException, source: Mapping[str, Any]) -> PipelineError:
-    """What a chain raised, with case, file and transform instead of ``applying transform <... at 0x..>``."""
-    step = ""
-    while isinstance(error, RuntimeError) and error.__cause__ is not None and "applying transform" in str(error):
-        match = re.search(r"applying transform <(?:.*\.)?(\w+) object", str(error))
-        step, error = match[1] if match else step, error.__cause__
-    where = f" (in {step})" if step else ""
-    if isinstance(error, PipelineError):
-        rebuilt = type(error)(
-            error.found + where,
-            expected=error.expected,
-            fix=error.fix,
-            case=error.case or _case_id(source),
-            file=error.file,
+def _open_cache(folder: Path | None, head: Sequence[Any]) -> CaseCache | None:
+    if folder is None or not head:
+        return None
+    try:
+        return CaseCache(folder, head)
+    except Unknown as reason:
+        logger.warning(
+            "Prepared cases are not kept on disk: the transforms hold %s, whose value can't be told.", reason
         )
-        return rebuilt
-    image = source.get("image")
-    file = next(iter(image.values())) if isinstance(image, Mapping) else image
-    return DataError(
-        f"a case on which a transform fails with {type(error).__name__}: {error}{where}",
-        case=_case_id(source),
-        file=file if isinstance(file, str | os.PathLike) else None,
-    )
+    except OSError as error:
+        logger.warning("Prepared cases are not kept on disk: %s can't be used (%s).", folder, error.strerror or error)
+    return None
 
 
 def _case_id(source: Mapping[str, Any]) -> str:

@@ -13,6 +13,9 @@ import numpy as np
 from pipeline.geometry import Grid
 
 PERCENTILES = (0.5, 1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 99.5)
+MINIATURE_SIDE = 12
+MANY_IDS = 256
+"""A segmentation has no more classes than this; of the ids of more, pieces and centres are not kept."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,8 @@ class IntensityFingerprint:
 
     Args:
         count: how many voxels.
-        minimum, maximum, mean, std: of their values.
-        percentiles: at `PERCENTILES`.
+        minimum, maximum, mean, std: of the values of all of them.
+        percentiles: at `PERCENTILES`, of a regular sample of a million where there are more.
     """
 
     count: int
@@ -45,6 +48,9 @@ class ChannelFingerprint:
         body: of the voxels that are not the most frequent lowest value (air, or what a skull strip left); None where
             there is none.
         foreground: of the voxels with a label above 0, on the label's grid; None without a label.
+        absurd: voxels so far from all others that they must be damage, such as 1e30.
+        miniature: the volume at `MINIATURE_SIDE` voxels per side, RAS+, one byte each between its percentiles 1 and 99;
+            empty for a section. It tells a copy or a mirror image from its peers.
     """
 
     file: str
@@ -53,6 +59,8 @@ class ChannelFingerprint:
     all_voxels: IntensityFingerprint
     body: IntensityFingerprint | None = None
     foreground: IntensityFingerprint | None = None
+    absurd: int = 0
+    miniature: bytes = b""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +72,15 @@ class LabelFingerprint:
         voxels: id -> how many voxels, the background (0) included.
         components: id -> number of 26-connected components, without the background.
         box_mm: sides of the bounding box of everything above 0; None where nothing is.
+        centres: id -> centre of its voxels in the volume's box, from 0 (left, back, bottom) to 1 (right, front, top);
+            without the background, empty for a section.
     """
 
     file: str
     voxels: dict[int, int]
     components: dict[int, int]
-    box_mm: tuple[float, float, float] | None = None
+    box_mm: tuple[float, ...] | None = None
+    centres: dict[int, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,13 +95,14 @@ class CaseFingerprint:
         label: None without one.
         repairs: what was put right or assumed, one sentence each.
         warnings: what is odd but usable, one sentence each.
-        refusal: why the case can't be used, as it is said to the user; None where it can.
-        file_state: path -> (size, modification time in ns): what was read is still current while they are equal.
+        refusal: why the case can't be used, as it is said to the user, a line per reason; None where it can.
+        file_state: path -> (size, modification time in ns), (-1, 0) where there is no such file: what was read is still
+            current while they are equal.
     """
 
     case_id: str
     grid: Grid | None
-    body_shape: tuple[int, int, int] | None = None
+    body_shape: tuple[int, ...] | None = None
     channels: dict[str, ChannelFingerprint] = field(default_factory=dict)
     label: LabelFingerprint | None = None
     repairs: tuple[str, ...] = ()

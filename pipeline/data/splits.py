@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -25,12 +25,17 @@ class Split:
     """Case ids of the two parts, each sorted; no patient is in both, and no stack of sections but where `k_fold` had
     fewer than folds and cut them into blocks.
 
-    ``fingerprints`` (case id -> `fingerprint` of its first channel) tell a case from another dataset's of the same id.
+    ``fingerprints`` (case id -> `fingerprint` of its first channel) tell a case from another dataset's of the same id;
+    ``patients`` (case id -> patient) say to whom a case belongs whose id does not (`patient_of`).
     """
 
     train: tuple[str, ...]
     validate: tuple[str, ...]
     fingerprints: dict[str, str] = field(default_factory=dict, hash=False)
+    patients: dict[str, str] = field(default_factory=dict, hash=False)
+
+    def patient(self, case_id: str) -> str:
+        return self.patients.get(case_id) or patient_of(case_id)
 
 
 def fingerprint(path: str | PathLike[str]) -> str:
@@ -67,6 +72,8 @@ def k_fold(
     fold: int = 0,
     seed: int = 0,
     stacks: Mapping[str, tuple[str, int]] | None = None,
+    patients: Mapping[str, str] | None = None,
+    volumes: Mapping[str, Mapping[int, float]] | None = None,
 ) -> Split:
     """One fold of a seeded k-fold split by patient.
 
@@ -84,43 +91,79 @@ def k_fold(
     >>> k_fold(stack, folds=3, fold=1, stacks=stack).validate
     ('one_002', 'one_003')
 
+    With ``volumes`` the folds resemble each other: the patients are put in order of the classes that they have and then
+    of their labels' volume, cut into runs of as many as there are folds, and of each run every fold gets one, which
+    the hash decides. So no fold lacks the patients without a lesion, nor all the large ones.
+
+    >>> volumes = {name: {1: size} for name, size in zip("abcdef", [0, 0, 3, 4, 90, 80])}
+    >>> [k_fold(volumes, folds=2, fold=fold, volumes=volumes).validate for fold in (0, 1)]
+    [('b', 'c', 'f'), ('a', 'd', 'e')]
+
     Args:
         case_ids: of all cases.
         folds: number of parts; at least 2.
         fold: which part validates, from 0.
         seed: another seed shuffles the patients anew.
         stacks: case id -> (its stack, its number there), of the cases that are sections of a stack.
+        patients: case id -> patient, of those whose id does not say (`patient_of`).
+        volumes: case id -> class id -> volume of its label, in any one unit; a case that it lacks counts as one without
+            a label. Not for stacks that are cut.
 
     Raises:
         ConfigError: a fold that does not exist.
         DataError: fewer than two patients.
     """
     cases = sorted(case_ids)
-    stacks = stacks or {}
-    patient = {case: patient_of(stacks[case][0] if case in stacks else case) for case in cases}
-    patients = sorted(set(patient.values()), key=lambda name: _rank(seed, name))
-    in_blocks = bool(stacks) and len(patients) < folds
+    stacks, given = stacks or {}, dict(patients or {})
+    patient = {case: given.get(case) or patient_of(stacks[case][0] if case in stacks else case) for case in cases}
+    order = sorted(set(patient.values()), key=lambda name: _rank(seed, name))
+    in_blocks = bool(stacks) and len(order) < folds
     if in_blocks:
-        patient = {case: patient_of(case) for case in cases}
+        patient = {case: given.get(case) or patient_of(case) for case in cases}
         ordered = sorted(cases, key=lambda case: stacks.get(case, (case, 0)))
-        patients = list(dict.fromkeys(patient[case] for case in ordered))
-    if len(patients) < 2:
+        order = list(dict.fromkeys(patient[case] for case in ordered))
+    elif volumes is not None:
+        order = _stratified(order, patient, volumes, folds, seed)
+    if len(order) < 2:
         raise DataError(
-            f"{len(cases)} case(s) of {len(patients)} patient(s)",
+            f"{len(cases)} case(s) of {len(order)} patient(s)",
             expected="at least two patients, one to train on and one to validate on",
             fix="add cases, or name both parts in a split file",
         )
     if folds < 2:
         raise ConfigError(f"folds={folds}", expected="at least 2")
-    parts = min(folds, len(patients))
+    parts = min(folds, len(order))
     if not 0 <= fold < parts:
-        raise ConfigError(f"fold={fold}", expected=f"0 to {parts - 1} (folds={folds}, {len(patients)} patients)")
-    block = slice(len(patients) * fold // parts, len(patients) * (fold + 1) // parts)
-    held_back = set(patients[block if in_blocks else slice(fold, None, parts)])
+        raise ConfigError(f"fold={fold}", expected=f"0 to {parts - 1} (folds={folds}, {len(order)} patients)")
+    block = slice(len(order) * fold // parts, len(order) * (fold + 1) // parts)
+    held_back = set(order[block if in_blocks else slice(fold, None, parts)])
     return Split(
         train=tuple(case for case in cases if patient[case] not in held_back),
         validate=tuple(case for case in cases if patient[case] in held_back),
+        patients={case: name for case, name in given.items() if case in patient and name != patient_of(case)},
     )
+
+
+def _stratified(
+    patients: Sequence[str],
+    patient: Mapping[str, str],
+    volumes: Mapping[str, Mapping[int, float]],
+    folds: int,
+    seed: int,
+) -> list[str]:
+    """The patients so that each run of ``folds`` of them holds similar ones, in the hash's order within the run."""
+    total: dict[str, dict[int, float]] = {name: {} for name in patients}
+    for case, name in patient.items():
+        for label, volume in volumes.get(case, {}).items():
+            total[name][label] = total[name].get(label, 0.0) + volume
+
+    def resemblance(name: str) -> tuple[tuple[int, ...], float, bytes]:
+        present = {label: volume for label, volume in total[name].items() if volume > 0}
+        return tuple(sorted(present)), sum(present.values()), _rank(seed, name)
+
+    alike = sorted(patients, key=resemblance)
+    runs = [alike[start : start + folds] for start in range(0, len(alike), folds)]
+    return [name for run in runs for name in sorted(run, key=lambda name: _rank(seed, name))]
 
 
 def _rank(seed: int, name: str) -> bytes:
@@ -130,14 +173,24 @@ def _rank(seed: int, name: str) -> bytes:
 def write_split(path: str | PathLike[str], split: Split) -> None:
     """Write a split as JSON, so that a run can be repeated and compared on the same cases."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(json.dumps(asdict(split), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    content = asdict(split)
+    if not split.patients:  # most ids say whose they are
+        del content["patients"]
+    Path(path).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_split(path: str | PathLike[str]) -> Split:
+def read_split(path: str | PathLike[str], fold: int = 0) -> Split:
     """Read what `write_split` wrote, or the same written by hand: ``{"train": [ids], "validate": [ids]}``.
+
+    A list of such objects, a fold each, is read too, also as nnU-Net writes it (``splits_final.json``, with ``val``).
+
+    Args:
+        path: of the JSON file.
+        fold: which one of a list.
 
     Raises:
         DataError: no such file, not of this form, or a patient in both parts.
+        ConfigError: a fold that the list lacks.
     """
     expected = '{"train": [case ids], "validate": [case ids]}'
     try:
@@ -147,10 +200,21 @@ def read_split(path: str | PathLike[str]) -> Split:
         raise DataError(f"a split file that can't be read ({reason})", file=path, fix="check the path") from error
     except ValueError as error:
         raise DataError(f"a split file that is not JSON ({error})", file=path, expected=expected) from error
+    if isinstance(content, list) and content:
+        if not 0 <= fold < len(content):
+            raise ConfigError(f"fold={fold}", expected=f"0 to {len(content) - 1}, the folds of {Path(path).name}")
+        content = content[fold]
+    if isinstance(content, dict) and "val" in content:
+        content = {"validate": content["val"]} | content
     if not isinstance(content, dict) or not all(_are_ids(content.get(name)) for name in ("train", "validate")):
         raise DataError("a split file of another form", file=path, expected=expected)
-    train, validate = content["train"], content["validate"]
-    both = sorted({patient_of(i) for i in train} & {patient_of(i) for i in validate})
+    split = Split(
+        tuple(sorted(content["train"])),
+        tuple(sorted(content["validate"])),
+        dict(content.get("fingerprints", {})),
+        dict(content.get("patients", {})),
+    )
+    both = sorted({split.patient(i) for i in split.train} & {split.patient(i) for i in split.validate})
     if both:
         raise DataError(
             f"patients in both parts: {', '.join(both)}",
@@ -158,7 +222,7 @@ def read_split(path: str | PathLike[str]) -> Split:
             expected="each in one",
             fix="validation would measure memory: take them out of one part",
         )
-    return Split(tuple(sorted(train)), tuple(sorted(validate)), dict(content.get("fingerprints", {})))
+    return split
 
 
 def _are_ids(part: object) -> bool:

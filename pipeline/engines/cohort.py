@@ -19,6 +19,8 @@ import torch
 from monai.data import MetaTensor
 from tqdm import tqdm
 
+from pipeline.data.case_error import failing_step
+from pipeline.data.pseudonyms import hidden_error, without_paths
 from pipeline.errors import DataError, PipelineError
 from pipeline.geometry import Grid
 
@@ -145,11 +147,11 @@ def predict_cohort(
                     prepared = current.result()
                     found = _predicted(prepared, network, inferer, postprocessing, device, names)
                 except Exception as error:
-                    found = _explained(error, case, log)
+                    found = _explained(error, item, log)
                 if found["output"]:
                     found["output"] = _below(Path(found["output"]), output_dir)
                 seconds = time.perf_counter() - began
-                outcomes.append(CaseOutcome(case, seconds=seconds, repairs=_repairs(prepared), **found))
+                outcomes.append(CaseOutcome(case, seconds=seconds, repairs=_repairs(prepared, item), **found))
                 bar.update()
                 bar.set_postfix(CohortResult(tuple(outcomes)).counts)
     finally:
@@ -180,15 +182,25 @@ def _predicted(
     return output | {"volumes_ml": {name: voxels[label] * voxel_ml for label, name in names.items()}}
 
 
-def _explained(error: Exception, case: str, log: Path) -> dict[str, Any]:
+def _explained(error: Exception, item: Item, log: Path) -> dict[str, Any]:
     """Refused or failed, and why; MONAI wraps what a transform raises, so the reason may lie deeper."""
+    step, _ = failing_step(error)
+    where = f" (in {step})" if step else ""
     causes = list(_causes(error))
     for cause in causes:
         if isinstance(cause, PipelineError):
-            return {"status": REFUSED, "reason": str(cause.for_case(case)), "output": ""}
+            named = type(cause)(
+                cause.found + where,
+                expected=cause.expected,
+                fix=cause.fix,
+                case=cause.case or str(item["case_id"]),
+                file=cause.file,
+            )
+            return {"status": REFUSED, "reason": str(hidden_error(named, item)), "output": ""}
     with log.open("a", encoding="utf-8") as file:
-        file.write(f"case {case}\n{''.join(traceback.format_exception(error))}\n")
-    return {"status": FAILED, "reason": f"{type(causes[-1]).__name__}: {causes[-1]}", "output": ""}
+        file.write(f"case {item['case_id']}\n{without_paths(''.join(traceback.format_exception(error)), item)}\n")
+    reason = without_paths(f"{type(causes[-1]).__name__}: {causes[-1]}{where}", item)
+    return {"status": FAILED, "reason": reason, "output": ""}
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -197,8 +209,9 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _repairs(item: Item) -> tuple[str, ...]:
-    return tuple(getattr(item.get("image"), "meta", {}).get("repairs", "").splitlines())
+def _repairs(prepared: Item, item: Item) -> tuple[str, ...]:
+    repairs = getattr(prepared.get("image"), "meta", {}).get("repairs", "")
+    return tuple(without_paths(repairs, item).splitlines())
 
 
 def _below(path: Path, folder: Path) -> str:

@@ -15,7 +15,8 @@ import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 
-from pipeline.data import Split, fingerprint, write_split
+from pipeline.data import Split, write_split
+from pipeline.data.splits import fingerprint
 
 _PACKAGES = ("monai-volume-pipeline", "torch", "monai", "pytorch-ignite", "nibabel", "SimpleITK", "numpy", "scipy")
 
@@ -80,9 +81,11 @@ class RecordRun:
     def _write_split(self, engine: Engine) -> None:
         # Beside the weights, and published with them: an evaluation must know what they were trained on.
         ids = {part: tuple(sorted(item["case_id"] for item in dataset.data)) for part, dataset in self.datasets.items()}
-        items = (item for dataset in self.datasets.values() for item in dataset.data)
+        items = [item for dataset in self.datasets.values() for item in dataset.data]
         prints = {item["case_id"]: fingerprint(next(iter(item["image"].values()))) for item in items}
-        write_split(self.run_dir / "models" / "split.json", Split(**ids, fingerprints=prints))
+        patients = {item["case_id"]: item["patient"] for item in items if "patient" in item}
+        split = Split(ids["train"], ids["validate"], prints, patients)
+        write_split(self.run_dir / "models" / "split.json", split)
 
     def _interrupted(self, engine: Engine, error: BaseException) -> None:
         self._write(engine, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")

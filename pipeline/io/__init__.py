@@ -1,12 +1,13 @@
 """Image files in and out: the only code that opens or writes one.
 
-`nifti.py` reads and writes volumes, `header.py` decides what their headers mean, `stream.py` opens their files;
-`section.py` reads and writes 2D images, and `image.py` takes either. Another file type becomes a file of its own here,
-with the same `Volume` and the same errors: file, found, expected, what to do.
+`nifti.py` reads and writes volumes, `header.py` and `space.py` decide what their headers mean, `stream.py` opens their
+files and `values.py` converts their voxels; `section.py` reads and writes 2D images, and `image.py` takes either. All
+are written through `atomic.py`. Another file type becomes a file of its own here, with the same `Volume` and the same
+errors: file, found, expected, what to do.
 """
 
 from pipeline.io.image import read_image, read_image_grid
-from pipeline.io.nifti import Volume, read_grid, read_volume, write_volume
+from pipeline.io.nifti import Volume, read_grid, read_header, read_volume, write_volume
 from pipeline.io.section import count_sections, is_section, read_section, section_of, write_section
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "count_sections",
     "is_section",
     "read_grid",
+    "read_header",
     "read_image",
     "read_image_grid",
     "read_section",

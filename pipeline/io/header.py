@@ -1,8 +1,8 @@
-"""What a NIfTI header means: the voxels' type and shape, and where they lie in space.
+"""What a NIfTI header means: the voxels' type and shape, which volume of a series; `space.py` says where they lie.
 
-Two readers disagree about many headers (a qform against an sform, a spacing of zero, units that are not stated). So the
-header is read raw, without a library's own corrections, and every choice stands here: taken as it is, taken and said so
-(a repair), or refused. NIfTI-1 and 2, both byte orders; the fields are those of https://nifti.nimh.nih.gov/nifti-1.
+Two readers disagree about many headers. So the header is read raw, without a library's own corrections, and every
+choice stands here: taken as it is, taken and said so (a repair), or refused. NIfTI-1 and 2, both byte orders; the
+fields are those of https://nifti.nimh.nih.gov/nifti-1.
 """
 
 from __future__ import annotations
@@ -14,19 +14,29 @@ from os import PathLike
 import numpy as np
 from nibabel.nifti1 import Nifti1Header, data_type_codes
 from nibabel.nifti2 import Nifti2Header
-from nibabel.quaternions import fillpositive, quat2mat
 
-from pipeline.errors import DataError, GeometryError
+from pipeline.errors import DataError
 from pipeline.geometry import Grid
-
-SPACING_LIMITS_MM = (0.01, 30.0)
-"""Sides outside this range are taken for a damaged header: resampling would ask for gigabytes, or leave one voxel."""
-
-SHEAR_LIMIT_DEGREES = 0.5
-QFORM_SFORM_LIMIT_VOXELS = 0.1
+from pipeline.io.policy import STRICT, ReadPolicy
+from pipeline.io.space import affine_mm
 
 _REAL_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
-_UNITS_IN_MM = {1: ("metres", 1000.0), 2: ("millimetres", 1.0), 3: ("micrometres", 0.001)}
+
+# What else is given the name of a NIfTI file, by how it begins (DICOM: after 128 bytes).
+_OTHER_FORMATS = {
+    b"NRRD": "an NRRD image",
+    b"\x89HDF": "an HDF5 (MINC 2) file",
+    b"CDF": "a MINC 1 file",
+    b"PK": "a zip archive",
+    b"\x1f\x8b": "a gzip file inside a gzip file",
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8": "a JPEG picture",
+    b"II*\0": "a TIFF picture",
+    b"MM\0*": "a TIFF picture",
+    b"\0\0\0\1": "an MGH image",
+    b"ObjectType": "a MetaImage header",
+    b"version https://git-lfs": "a pointer of Git LFS instead of the file",
+}
 
 
 @dataclass(frozen=True)
@@ -35,10 +45,11 @@ class VolumeHeader:
 
     Args:
         dtype: of the stored values, with the file's byte order.
-        offset: where the voxels begin, bytes from the start of the (decompressed) file.
+        offset: where the volume's voxels begin, bytes from the start of the (decompressed) file.
         slope, intercept: value = slope * stored + intercept.
         grid: shape and affine (mm, RAS+).
         repairs: what was put right or assumed, one sentence each.
+        end: where the last voxel of the file ends (of a series: of its last volume); a shorter file is truncated.
     """
 
     dtype: np.dtype
@@ -47,6 +58,7 @@ class VolumeHeader:
     intercept: float
     grid: Grid
     repairs: tuple[str, ...]
+    end: int
 
     @property
     def voxel_bytes(self) -> int:
@@ -54,32 +66,39 @@ class VolumeHeader:
         return math.prod(self.grid.shape) * self.dtype.itemsize
 
 
-def parse_header(block: bytes, file: str | PathLike[str]) -> VolumeHeader:
+def parse_header(block: bytes, file: str | PathLike[str], policy: ReadPolicy = STRICT) -> VolumeHeader:
     """Interpret the first 540 bytes (or fewer) of a NIfTI file.
+
+    Args:
+        block: of the decompressed file.
+        file: its name, for the errors.
+        policy: what is taken on trust; each such choice is among the repairs.
 
     Raises:
         DataError: not a single-file NIfTI, or not one volume of real numbers.
         GeometryError: the header describes no space, or two.
     """
     header = _raw_header(block, file)
-    shape = _volume_shape(header, file)
-    code = int(header["datatype"])
-    if code not in _REAL_TYPES:
-        name = data_type_codes.label[code] if code in data_type_codes else f"code {code}"
-        raise DataError(
-            f"voxels of type {name}",
-            file=file,
-            expected="one real number per voxel",
-            fix="export one of its parts (magnitude, or one colour) as a volume of its own",
-        )
-    dtype = np.dtype(_REAL_TYPES[code]).newbyteorder(header.endianness)
+    shape, chosen, volumes, repairs = _volume_shape(header, file, policy)
+    dtype = _stored_type(header, file, repairs)
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
-    if slope == 0 or not math.isfinite(slope):  # the standard's way of saying "no scaling"
+    if slope == 0 or not math.isfinite(slope):  # the standard's way of saying "no scaling" is 0; many tools write NaN
+        if math.isinf(slope):
+            repairs.append(f"scl_slope {slope}: taken as no scaling")
         slope, intercept = 1.0, 0.0
     elif not math.isfinite(intercept):
         raise DataError(f"scl_inter {intercept}", file=file, expected="a finite intercept", fix="export the file again")
-    affine, repairs = _affine_mm(header, shape, file)
-    return VolumeHeader(dtype, _voxel_offset(header, file), slope, intercept, Grid(shape, affine), tuple(repairs))
+    affine = affine_mm(header, shape, file, policy, repairs)
+    start, volume_bytes = _voxel_offset(header, file), math.prod(shape) * dtype.itemsize
+    return VolumeHeader(
+        dtype,
+        start + chosen * volume_bytes,
+        slope,
+        intercept,
+        Grid(shape, affine),
+        tuple(repairs),
+        end=start + volumes * volume_bytes,
+    )
 
 
 def _raw_header(block: bytes, file) -> Nifti1Header:
@@ -88,26 +107,38 @@ def _raw_header(block: bytes, file) -> Nifti1Header:
     known = next((kinds[size] for size in sizes if size in kinds), None)
     if known is None:
         raise DataError(
-            "a web page" if block.lstrip()[:1] == b"<" else "a file that is no NIfTI image",
-            file=file,
-            expected="a NIfTI-1 or NIfTI-2 image",
-            fix="download or export it again",
+            _other_format(block), file=file, expected="a NIfTI-1 or NIfTI-2 image", fix="convert or export it again"
         )
     kind, length, magic = known
     if len(block) < length:
         raise DataError(f"{len(block)} bytes", file=file, expected="a whole header", fix="copy the file again")
     header = kind(block[:length], endianness="<" if sizes[0] == length else ">", check=False)
-    if header["magic"].tobytes().rstrip(b"\0") != magic:
+    found = header["magic"].tobytes().rstrip(b"\0")
+    if found[:3] != magic:
+        pair, analyze = found[:2] == b"ni", length == 348 and not found
         raise DataError(
-            "a header whose voxels lie in another file, or a damaged one",
+            "a header whose voxels lie in another file (.hdr and .img)"
+            if pair
+            else "an Analyze 7.5 header, which does not say where left and right are"
+            if analyze
+            else f"a damaged header (magic {found!r})",
             file=file,
-            expected="header and voxels in one file",
-            fix="convert the .hdr/.img pair to .nii.gz",
+            expected="a NIfTI header and its voxels in one file",
+            fix="export it from the DICOM files again" if analyze else "convert the .hdr/.img pair to .nii.gz",
         )
     return header
 
 
-def _volume_shape(header: Nifti1Header, file) -> tuple[int, int, int]:
+def _other_format(block: bytes) -> str:
+    if block.lstrip()[:1] == b"<":
+        return "a web page"
+    if block[128:132] == b"DICM":
+        return "a DICOM file"
+    return next((name for start, name in _OTHER_FORMATS.items() if block.startswith(start)), "no NIfTI image")
+
+
+def _volume_shape(header: Nifti1Header, file, policy: ReadPolicy) -> tuple[tuple[int, int, int], int, int, list[str]]:
+    """(shape of a volume, which one of the file's is meant, how many it holds, repairs)."""
     dims = [int(n) for n in header["dim"]]
     count, sides = dims[0], dims[1 : 1 + max(0, dims[0])]
     if not 1 <= count <= 7 or min(sides) < 1:
@@ -120,14 +151,51 @@ def _volume_shape(header: Nifti1Header, file) -> tuple[int, int, int]:
             expected="a volume; a single slice has a third axis of size 1",
             fix="store it as a volume of one slice, with its slice thickness",
         )
-    if any(n != 1 for n in sides[3:]):
+    volumes, chosen, repairs = math.prod(sides[3:]), 0, []
+    if volumes > 1:
+        if any(n != 1 for n in sides[4:]):
+            raise DataError(
+                f"several values per voxel ({text})",
+                file=file,
+                expected="one real number per voxel",
+                fix="write the component that you mean to a file of its own",
+            )
+        if policy.volume is None:
+            raise DataError(
+                f"a 4D series of {volumes} volumes ({text})",
+                file=file,
+                expected="one volume",
+                fix="write the volume that you mean to a file of its own, or name it: volume=0 is the first",
+            )
+        if policy.volume >= volumes:
+            raise DataError(
+                f"a series of {volumes} volumes ({text})",
+                file=file,
+                expected=f"one that holds volume {policy.volume}, counted from 0",
+                fix=f"name one from 0 to {volumes - 1}",
+            )
+        chosen = policy.volume
+        repairs.append(f"a series: volume {chosen} of 0 to {volumes - 1} is taken")
+    elif policy.volume:
+        repairs.append(f"no series, but one volume: taken in place of volume {policy.volume}")
+    return (sides[0], sides[1], sides[2]), chosen, volumes, repairs
+
+
+def _stored_type(header: Nifti1Header, file, repairs: list[str]) -> np.dtype:
+    code = int(header["datatype"])
+    if code not in _REAL_TYPES:
+        name = data_type_codes.label[code] if code in data_type_codes else f"code {code}"
         raise DataError(
-            f"a {count}D series ({text})",
+            f"voxels of type {name}",
             file=file,
-            expected="one volume",
-            fix="write the volume that you mean to a file of its own",
+            expected="one real number per voxel, an integer or a float of up to 64 bits",
+            fix="export it as such a volume; of complex numbers or colours, one part (magnitude, one colour) alone",
         )
-    return sides[0], sides[1], sides[2]
+    dtype = np.dtype(_REAL_TYPES[code]).newbyteorder(header.endianness)
+    bits = int(header["bitpix"])
+    if bits != 8 * dtype.itemsize:
+        repairs.append(f"bitpix {bits} contradicts the type {dtype.name}: the type is used")
+    return dtype
 
 
 def _voxel_offset(header: Nifti1Header, file) -> int:
@@ -137,111 +205,3 @@ def _voxel_offset(header: Nifti1Header, file) -> int:
     if not math.isfinite(offset) or offset < least or offset != int(offset):
         raise DataError(f"voxels at byte {offset:g}", file=file, expected=f"at {least} or later", fix="export it again")
     return int(offset)
-
-
-def _affine_mm(header: Nifti1Header, shape: tuple[int, ...], file) -> tuple[np.ndarray, list[str]]:
-    repairs: list[str] = []
-    unit = int(header["xyzt_units"]) & 7
-    if unit not in _UNITS_IN_MM and unit != 0:
-        raise GeometryError(f"unit code {unit}", file=file, expected="mm", fix="state the units in the header")
-    if unit == 0:
-        repairs.append("units not stated: taken as millimetres")
-    name, factor = _UNITS_IN_MM.get(unit, ("millimetres", 1.0))
-    if factor != 1:
-        repairs.append(f"units {name}: converted to millimetres")
-
-    qform_code, sform_code = int(header["qform_code"]), int(header["sform_code"])
-    spacing = np.abs(np.asarray(header["pixdim"], dtype=np.float64)[1:4])  # some old tools write negative sides
-    has_spacing = bool(np.isfinite(spacing).all() and (spacing > 0).all())
-    if qform_code <= 0 and sform_code <= 0:
-        raise GeometryError(
-            "neither qform nor sform",
-            file=file,
-            expected="a header that says where left and right are",
-            fix="export it from the DICOM files again",
-        )
-    if sform_code > 0:
-        affine = np.eye(4)
-        affine[:3] = [header["srow_x"], header["srow_y"], header["srow_z"]]
-        _check_affine(affine, "sform", file)
-        if not has_spacing:
-            repairs.append("spacing missing (pixdim): the sform's is used")
-        elif qform_code > 0:
-            _compare_with_qform(affine, _qform(header, spacing, file), shape, qform_code == sform_code, repairs, file)
-    else:
-        if not has_spacing:
-            found = f"spacing {spacing.tolist()} and no sform"
-            raise GeometryError(found, file=file, expected="a voxel size", fix="export it again")
-        affine = _qform(header, spacing, file)
-        _check_affine(affine, "qform", file)
-    affine[:3] *= factor
-    _check_shear_and_spacing(affine, repairs, file)
-    return affine, repairs
-
-
-def _qform(header: Nifti1Header, spacing: np.ndarray, file) -> np.ndarray:
-    vector = np.array([header["quatern_b"], header["quatern_c"], header["quatern_d"]], dtype=np.float64)
-    offset = np.array([header["qoffset_x"], header["qoffset_y"], header["qoffset_z"]], dtype=np.float64)
-    length = float(np.linalg.norm(vector))
-    if not math.isfinite(length) or length > 1 + 1e-5:
-        raise GeometryError("a qform that is no rotation", file=file, expected="a unit quaternion", fix="export again")
-    rotation = quat2mat(fillpositive(vector / max(1.0, length), w2_thresh=-1e-7))
-    handedness = -1.0 if float(header["pixdim"][0]) < 0 else 1.0
-    affine = np.eye(4)
-    affine[:3, :3] = rotation * (spacing * [1.0, 1.0, handedness])
-    affine[:3, 3] = offset
-    return affine
-
-
-def _check_affine(affine: np.ndarray, name: str, file) -> None:
-    sides = np.linalg.norm(affine[:3, :3], axis=0)
-    with np.errstate(all="ignore"):
-        # the determinant over the product of the sides is 1 for orthogonal axes whatever the voxel size
-        volume = abs(np.linalg.det(affine[:3, :3])) / max(float(np.prod(sides)), np.finfo(float).tiny)
-    if not np.isfinite(affine).all() or not volume > 1e-3:
-        raise GeometryError(
-            f"an {name} that describes no volume (NaN, or axes in one plane)",
-            file=file,
-            expected="three independent axes",
-            fix="export the file again",
-        )
-
-
-def _compare_with_qform(affine, qform, shape, same_space: bool, repairs: list[str], file) -> None:
-    # The distance between two affine maps is largest in a corner of the volume.
-    distance = Grid(shape, affine).distance_mm(Grid(shape, qform))
-    limit = QFORM_SFORM_LIMIT_VOXELS * float(np.linalg.norm(affine[:3, :3], axis=0).min())
-    if distance <= limit:
-        return
-    if same_space or not math.isfinite(distance):
-        raise GeometryError(
-            f"a qform and an sform for one space that lie {distance:.3g} units apart",
-            file=file,
-            expected="that they agree within a tenth of a voxel",
-            fix="find out which is right and write both alike",
-        )
-    repairs.append(f"qform and sform name different spaces ({distance:.3g} units apart): the sform is used")
-
-
-def _check_shear_and_spacing(affine: np.ndarray, repairs: list[str], file) -> None:
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    low, high = SPACING_LIMITS_MM
-    if spacing.min() < low or spacing.max() > high:
-        raise GeometryError(
-            f"a voxel size of {'x'.join(f'{v:.4g}' for v in spacing)} mm",
-            file=file,
-            expected=f"sides between {low:g} and {high:g} mm",
-            fix="correct the header's spacing or its units",
-        )
-    axes = affine[:3, :3] / spacing
-    cosines = np.abs(axes.T @ axes - np.eye(3)).max()
-    degrees = math.degrees(math.asin(min(1.0, float(cosines))))
-    if degrees > SHEAR_LIMIT_DEGREES:
-        raise GeometryError(
-            f"axes {degrees:.3g} degrees away from right angles",
-            file=file,
-            expected=f"at most {SHEAR_LIMIT_DEGREES:g} degrees (gantry tilt is resampled away first)",
-            fix="resample it to a rectangular grid",
-        )
-    if degrees > 0.02:  # below, it is the rounding of float32 headers
-        repairs.append(f"axes {degrees:.2g} degrees away from right angles: kept as they are")

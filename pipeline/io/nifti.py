@@ -6,33 +6,41 @@
 >>> volume = read_volume(path)
 >>> volume.array.dtype, str(volume.grid), volume.repairs
 (dtype('float32'), '2x3x4 voxels of 1x1x5 mm, RAS', ())
+>>> read_header(path).grid.same_grid(volume.grid)
+True
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import gzip
 import math
-import os
-import uuid
-import zlib
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from isal import isal_zlib
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
+from nibabel.spatialimages import HeaderDataError
 
 from pipeline.errors import DataError, PipelineError
 from pipeline.geometry import Grid
-from pipeline.io.header import QFORM_SFORM_LIMIT_VOXELS, VolumeHeader, parse_header
-from pipeline.io.stream import cannot, is_compressed, opened
+from pipeline.io.atomic import write_whole
+from pipeline.io.deflate import Piece, write_pieces
+from pipeline.io.header import VolumeHeader, parse_header
+from pipeline.io.policy import STRICT, ReadPolicy
+from pipeline.io.space import QFORM_SFORM_LIMIT_VOXELS
+from pipeline.io.stream import first_bytes, is_compressed, opened
+from pipeline.io.values import Conversion, as_stored, stored_type
 
 _HEADER_BYTES = 540  # the longer of the two header kinds
 _CHUNK_BYTES = 1 << 20
+_SLAB_VOXELS = 1 << 18  # stays in the processor's cache from decompression to conversion
+_PADDING_BYTES = 4096  # zeros behind the last voxel, up to a disk's block, are what a copy from a tape or a disk adds
+_PIECE_BYTES = 16 << 20  # compressed at a time by each thread
 _HIGHEST_GZIP_RATIO = 1100  # deflate can't shrink by more than 1032: a header that promises more is wrong
 
 
@@ -51,60 +59,70 @@ class Volume:
     repairs: tuple[str, ...] = ()
 
 
-def read_volume(path: str | PathLike[str], dtype: type | np.dtype = np.float32) -> Volume:
+def read_volume(
+    path: str | PathLike[str], dtype: type | np.dtype | str = np.float32, policy: ReadPolicy = STRICT
+) -> Volume:
     """Read one volume, whole and verified.
+
+    The memory that is needed is the result's and little more. Threads may read at the same time: decompression and
+    conversion work outside Python's lock.
 
     Args:
         path: a ``.nii`` or ``.nii.gz`` file. Of a compressed one, checksum and length are verified.
-        dtype: floating type of the result; the stored values are converted to it directly.
+        dtype: type of the result, to which the stored values are converted directly. Floating types round; integer
+            types are given only where every value is a whole number that they hold.
+        policy: what is taken on trust; by default nothing.
+
+    Returns:
+        The array is in Fortran order, as the file stores it: the first axis runs fastest.
 
     Raises:
-        DataError: no file, not NIfTI, truncated or corrupt, not one volume of real numbers, NaN or infinite voxels.
+        DataError: no file, not NIfTI, truncated or corrupt, more than its header promises, not one volume of real
+            numbers, NaN or infinite voxels, values that ``dtype`` can't hold, a volume that the memory can't hold.
         GeometryError: a header that describes no space, or two.
     """
     file, dtype = Path(path), np.dtype(dtype)
-    if dtype.kind != "f":
-        raise TypeError(f"read_volume gives floating types; asked for {dtype}")
+    if dtype.kind not in "fiu":
+        raise TypeError(f"read_volume gives floating and integer types; asked for {dtype}")
     with opened(file) as stream:
-        header = _read_header(stream, file)
-        stored = _read_stored(stream, header, file)
-    with np.errstate(over="ignore"):  # a float64 beyond the range becomes infinite and is refused below
-        array = stored.astype(dtype)
-        if header.slope != 1 or header.intercept != 0:
-            array *= dtype.type(header.slope)
-            array += dtype.type(header.intercept)
-    finite = np.isfinite(array)
-    if not finite.all():
-        raise DataError(
-            f"{int(finite.size - np.count_nonzero(finite))} voxels that are NaN or infinite",
-            file=file,
-            expected="finite values",
-            fix="find out where they come from, and export the file again without them",
-        )
-    return Volume(array, header.grid, header.repairs)
+        # Of the stream that is verified, so that header and voxels are of one file whoever replaces it meanwhile.
+        header = _header(stream.read(_HEADER_BYTES), file.stat().st_size, file, policy)
+        conversion = Conversion(header, dtype)
+        stream.seek(header.offset)
+        array = _read_voxels(stream, header, conversion, file)
+        missing = header.end - stream.seek(header.end)  # a compressed stream can't be left behind its end
+        if missing > 0:
+            raise _cut_short(f"a file that ends {missing} bytes too early", file)
+        _require_end(stream, file)
+    repairs = conversion.repairs(file, policy.non_finite == "zero")
+    return Volume(array.reshape(header.grid.shape, order="F"), header.grid, header.repairs + repairs)
 
 
-def read_grid(path: str | PathLike[str]) -> Grid:
-    """Where a volume lies, from its header alone; the voxels are neither decompressed nor verified.
+def read_header(path: str | PathLike[str], policy: ReadPolicy = STRICT) -> VolumeHeader:
+    """What a volume's header says, from the file's first kilobytes; the voxels are neither read nor verified.
 
     Raises:
         DataError, GeometryError: as `read_volume`, as far as the header shows it.
     """
     file = Path(path)
-    with opened(file) as stream:
-        return _read_header(stream, file).grid
+    return _header(*first_bytes(file, _HEADER_BYTES), file, policy)
+
+
+def read_grid(path: str | PathLike[str], policy: ReadPolicy = STRICT) -> Grid:
+    """Where a volume lies, from its header alone: see `read_header`."""
+    return read_header(path, policy).grid
 
 
 def write_volume(
-    path: str | PathLike[str], array: np.ndarray, grid: Grid, dtype: type | np.dtype | None = None
+    path: str | PathLike[str], array: np.ndarray, grid: Grid, dtype: type | np.dtype | str | None = None
 ) -> None:
     """Write one volume so that the final name exists only when the file is whole.
 
-    It goes to a temporary file beside it, is synced, read back (grid, type, checksum of the voxels) and renamed. The
-    header is new: millimetres, qform and sform alike, no text of any input. The folder is made.
+    It goes to a temporary file beside it, is synced, read back (grid, type, checksum of all bytes) and renamed. The
+    header is new: millimetres, qform and sform alike, no text of any input, no name, no time. The folder is made.
 
     Args:
-        path: ``.nii`` or ``.nii.gz``.
+        path: ``.nii`` or ``.nii.gz``, which is compressed by as many threads as there are cores.
         array: (H, W, D).
         grid: of the same shape.
         dtype: stored type; by default the smallest that holds the labels of an integer array, and float32 otherwise.
@@ -117,80 +135,77 @@ def write_volume(
     compressed = is_compressed(file)
     if array.shape != grid.shape or array.ndim != 3:
         raise DataError(f"an array of shape {array.shape}", file=file, expected=f"the grid's {grid.shape}")
-    stored = _as_stored(array, dtype, file)
-    voxels = stored.tobytes(order="F")
-    temporary = file.with_name(f".{uuid.uuid4().hex[:12]}{'.nii.gz' if compressed else '.nii'}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "xb") as raw:
-                _write_stream(raw, _new_header(stored, grid), voxels, compressed)
-                raw.flush()
-                os.fsync(raw.fileno())
-            _verify(temporary, grid, stored.dtype, zlib.crc32(voxels))
-            os.replace(temporary, file)
-        finally:
-            with contextlib.suppress(OSError):  # gone after the rename; the first error is the one that counts
-                temporary.unlink()
-    except OSError as error:
-        raise cannot(error, file, "written") from error
+    if array.dtype == bool:
+        array = array.view(np.uint8)
+    if array.dtype.kind not in "uif" or not array.size:
+        raise DataError(f"{array.size} voxels of type {array.dtype}", file=file, expected="real numbers")
+    # the header is written in this machine's byte order
+    stored = stored_type(array, None if dtype is None else np.dtype(dtype).newbyteorder("="), file)
+    start = _start_of_file(stored, grid, file)
+    slices = max(1, min(64, _PIECE_BYTES // (grid.shape[0] * grid.shape[1] * stored.itemsize)))
+    slabs = [array[:, :, first : first + slices] for first in range(0, grid.shape[2], slices)]
+    written: list[tuple[int, int]] = []
+
+    def write(raw: BinaryIO) -> None:
+        pieces: list[Piece] = [lambda: start, *(partial(as_stored, slab, stored, file) for slab in slabs)]
+        written.append(write_pieces(raw, pieces, compressed))
+
+    write_whole(file, write, lambda temporary: _verify(temporary, grid, stored, *written[0]))
 
 
-def _read_header(stream: BinaryIO, file: Path) -> VolumeHeader:
-    header = parse_header(stream.read(_HEADER_BYTES), file)
-    promised = header.offset + header.voxel_bytes
-    size = file.stat().st_size
-    if promised > size * (_HIGHEST_GZIP_RATIO if is_compressed(file) else 1):
-        raise DataError(
-            f"{size} bytes where the header promises {promised}, {'x'.join(map(str, header.grid.shape))} voxels",
-            file=file,
-            expected="a whole file",
-            fix="copy the file again from where it came",
-        )
+def _header(block: bytes, size: int, file: Path, policy: ReadPolicy) -> VolumeHeader:
+    header = parse_header(block, file, policy)
+    if header.end > size * (_HIGHEST_GZIP_RATIO if is_compressed(file) else 1):
+        shape = "x".join(map(str, header.grid.shape))
+        raise _cut_short(f"{size} bytes where the header promises {header.end}, {shape} voxels", file)
     return header
 
 
-def _read_stored(stream: BinaryIO, header: VolumeHeader, file: Path) -> np.ndarray:
-    stream.seek(header.offset)
-    array = np.empty(math.prod(header.grid.shape), dtype=header.dtype)
-    view, done = array.view(np.uint8).data, 0
-    while done < len(view):
-        count = stream.readinto(view[done : done + 16 * _CHUNK_BYTES])  # type: ignore[attr-defined]
-        if not count:
-            raise DataError(
-                f"{done} of {len(view)} bytes of voxels",
-                file=file,
-                expected="a whole file",
-                fix="copy the file again from where it came",
-            )
-        done += count
-    while stream.read(_CHUNK_BYTES):  # gzip's checksum and length stand at the end and are verified when it is reached
-        pass
-    return array.reshape(header.grid.shape, order="F")
-
-
-def _as_stored(array: np.ndarray, dtype, file: Path) -> np.ndarray:
-    if array.dtype == bool:
-        array = array.astype(np.uint8)
-    if array.dtype.kind not in "uif" or (array.dtype.kind == "f" and not np.isfinite(array).all()):
+def _read_voxels(stream: BinaryIO, header: VolumeHeader, conversion: Conversion, file: Path) -> np.ndarray:
+    count = math.prod(header.grid.shape)
+    try:
+        array = np.empty(count, conversion.dtype)
+    except MemoryError as error:
         raise DataError(
-            f"{array.dtype} values that are not all finite real numbers", file=file, expected="finite values"
+            f"{'x'.join(map(str, header.grid.shape))} voxels, {count * conversion.dtype.itemsize / 2**30:.1f} GiB",
+            file=file,
+            expected="a volume that fits into the memory that is free",
+            fix="crop or resample it, or close other programs",
+        ) from error
+    size = header.dtype.itemsize
+    for first in range(0, count, _SLAB_VOXELS):
+        voxels = min(_SLAB_VOXELS, count - first)
+        block = stream.read(voxels * size)
+        if len(block) < voxels * size:
+            raise _cut_short(f"{first * size + len(block)} of {header.voxel_bytes} bytes of voxels", file)
+        conversion.convert(np.frombuffer(block, header.dtype), array[first : first + voxels])
+    return array
+
+
+def _require_end(stream: BinaryIO, file: Path) -> None:
+    """Read on to the end, where gzip's checksum and length are verified."""
+    surplus, zeros = 0, True
+    while block := stream.read(_CHUNK_BYTES):
+        surplus, zeros = surplus + len(block), zeros and not block.strip(b"\0")
+    if surplus and not (zeros and surplus < _PADDING_BYTES):
+        raise DataError(
+            f"{surplus} bytes behind the last voxel",
+            file=file,
+            expected="the voxels that the header promises, and no more",
+            fix="export it again: its header and its voxels do not belong together",
         )
-    if dtype is None:
-        dtype = np.float32
-        if array.dtype.kind in "ui":
-            low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
-            kinds = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8")
-            dtype = next(kind for kind in kinds if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
-    stored = array.astype(np.dtype(dtype).newbyteorder("="))  # the header is written in this machine's order
-    if stored.dtype.kind in "ui" and not np.array_equal(stored, array):
-        raise DataError(f"values that {stored.dtype} can't hold", file=file, expected="integers in its range")
-    return stored
 
 
-def _new_header(stored: np.ndarray, grid: Grid) -> Nifti1Header:
+def _cut_short(found: str, file: Path) -> DataError:
+    return DataError(found, file=file, expected="a whole file", fix="copy the file again from where it came")
+
+
+def _start_of_file(stored: np.dtype, grid: Grid, file: Path) -> bytes:
     header = (Nifti1Header if max(grid.shape) < 2**15 else Nifti2Header)()
-    header.set_data_dtype(stored.dtype)
+    try:
+        header.set_data_dtype(stored)
+    except HeaderDataError as error:
+        raise DataError(f"voxels to be stored as {stored}", file=file, expected="a type that NIfTI knows") from error
     header.set_data_shape(grid.shape)
     header.set_xyzt_units("mm")
     header.set_qform(grid.affine, code=1)
@@ -199,28 +214,17 @@ def _new_header(stored: np.ndarray, grid: Grid) -> Nifti1Header:
         header.set_qform(None, code=0)  # a quaternion holds no shear; readers must not find two different spaces
     header["vox_offset"] = int(header["sizeof_hdr"]) + 4
     header["magic"] = type(header).single_magic
-    return header
+    return header.binaryblock + b"\0\0\0\0"  # four zeros: no header extension follows
 
 
-def _write_stream(raw: BinaryIO, header: Nifti1Header, voxels: bytes, compressed: bool) -> None:
-    start = header.binaryblock + b"\0\0\0\0"  # four zeros: no header extension follows
-    if not compressed:
-        raw.write(start)
-        raw.write(voxels)
-        return
-    # No name and no time in the stream: the same volume gives the same bytes, and nothing of the machine.
-    with gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=3, mtime=0) as stream:
-        stream.write(start)
-        stream.write(voxels)
-
-
-def _verify(file: Path, grid: Grid, dtype: np.dtype, checksum: int) -> None:
+def _verify(file: Path, grid: Grid, dtype: np.dtype, checksum: int, length: int) -> None:
     try:
+        header = read_header(file)
+        found, count = 0, 0
         with opened(file) as stream:
-            header = _read_header(stream, file)
-            stored = _read_stored(stream, header, file)
+            while block := stream.read(_CHUNK_BYTES):
+                found, count = isal_zlib.crc32(block, found), count + len(block)
     except PipelineError as error:
         raise OSError(errno.EIO, f"it does not read back: {error.found}") from error
-    whole = header.dtype == dtype and header.grid.same_grid(grid) and zlib.crc32(stored.tobytes(order="F")) == checksum
-    if not whole:
+    if not (header.dtype == dtype and header.grid.same_grid(grid) and (found, count) == (checksum, length)):
         raise OSError(errno.EIO, "it reads back with other voxels or another grid")

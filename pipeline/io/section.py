@@ -22,7 +22,6 @@ import errno
 import os
 import re
 import struct
-import uuid
 import zlib
 from collections.abc import Iterator
 from os import PathLike
@@ -35,6 +34,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from pipeline.errors import DataError, PipelineError
 from pipeline.geometry import Grid
+from pipeline.io.atomic import write_whole
 from pipeline.io.nifti import Volume
 from pipeline.io.stream import cannot
 
@@ -150,21 +150,11 @@ def write_section(path: str | PathLike[str], array: np.ndarray) -> None:
     if kind is None:
         raise DataError(f"a file named {file.name}", file=file, expected=" or ".join(SECTION_SUFFIXES))
     stored = _as_stored(array, file, kind)
-    temporary = file.with_name(f".{uuid.uuid4().hex[:12]}{file.suffix.lower()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "xb") as raw:
-                Image.fromarray(stored).save(raw, format=kind)
-                raw.flush()
-                os.fsync(raw.fileno())
-            _verify(temporary, stored)
-            os.replace(temporary, file)
-        finally:
-            with contextlib.suppress(OSError):  # gone after the rename; the first error is the one that counts
-                temporary.unlink()
-    except OSError as error:
-        raise cannot(error, file, "written") from error
+    write_whole(
+        file,
+        lambda raw: Image.fromarray(stored).save(raw, format=kind),
+        lambda temporary: _verify(temporary, stored),
+    )
 
 
 @contextlib.contextmanager

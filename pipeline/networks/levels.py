@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import ConfigError
-from pipeline.networks.blocks import per_level
+from pipeline.networks.blocks import convolutions_per_level, per_level
 
 WIDEST = {2: 512, 3: 320}
 """Where doubling the channels from level to level ends, by ``spatial_dims`` (nnU-Net's limits)."""
@@ -20,6 +20,7 @@ class Levels:
     channels: tuple[int, ...]
     kernel_sizes: tuple[tuple[int, ...], ...]
     strides: tuple[tuple[int, ...], ...]
+    convolutions: tuple[int, ...]
 
     @property
     def depth(self) -> int:
@@ -43,6 +44,7 @@ def plan_levels(
     channels: Sequence[int] | None = None,
     kernel_sizes: Sequence[int | Sequence[int]] | None = None,
     strides: Sequence[int | Sequence[int]] | None = None,
+    convolutions_per_stage: int | Sequence[int] = 2,
     *,
     default_depth: int = 3,
     first_channels: int = 32,
@@ -55,6 +57,7 @@ def plan_levels(
         channels: feature maps per level; by default ``first_channels``, doubled from level to level up to `WIDEST`.
         kernel_sizes: odd kernel of each level, ``3`` or ``[3, 3, 1]``; 3 by default.
         strides: stride into each level, ``2`` or ``[2, 2, 1]``; the first must be 1; 2 from level 1 on by default.
+        convolutions_per_stage: on every level, or one number per level: most of the work is done on the first.
 
     Raises:
         ConfigError: they contradict each other, or a network can't be built so.
@@ -87,4 +90,5 @@ def plan_levels(
         raise ConfigError(f"kernel_sizes {kernels}", expected="odd numbers, so that padding keeps the size")
     if any(s != 1 for s in steps[0]):
         raise ConfigError(f"strides {steps}", expected="1 into the first level, so that logits have the input's size")
-    return Levels(tuple(channels), tuple(kernels), tuple(steps))
+    convolutions = convolutions_per_level(convolutions_per_stage, levels)
+    return Levels(tuple(channels), tuple(kernels), tuple(steps), convolutions)

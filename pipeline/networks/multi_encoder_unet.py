@@ -104,7 +104,9 @@ class MultiEncoderUNet(nn.Module):
             )
         if not 0 <= modality_dropout < 1:
             raise ConfigError(f"modality_dropout {modality_dropout}", expected="from 0 to below 1")
-        levels = plan_levels(spatial_dims, depth, channels, kernel_sizes, strides, first_channels=16)
+        levels = plan_levels(
+            spatial_dims, depth, channels, kernel_sizes, strides, convolutions_per_stage, first_channels=16
+        )
 
         self.spatial_dims, self.in_channels, self.out_channels = spatial_dims, in_channels, out_channels
         self.total_stride = levels.total_stride
@@ -118,7 +120,7 @@ class MultiEncoderUNet(nn.Module):
                 levels.channels,
                 levels.kernel_sizes,
                 levels.strides,
-                convolutions_per_stage,
+                levels.convolutions,
                 downsampling,
                 norm,
                 dropout,
@@ -131,9 +133,7 @@ class MultiEncoderUNet(nn.Module):
             EncoderLevel(stages, fusion_layer(fusion, spatial_dims, maps, len(self.groups), norm, activation))
             for maps, *stages in zip(levels.channels, *encoders, strict=True)
         )
-        self.decoder = make_decoder(
-            spatial_dims, levels, convolutions_per_stage, upsampling, skip, norm, dropout, activation
-        )
+        self.decoder = make_decoder(spatial_dims, levels, upsampling, skip, norm, dropout, activation)
         self.heads = make_heads(spatial_dims, levels, out_channels, deep_supervision)
         self.one_voxel_allowed, self.one_voxel_alone = norms_take_one_voxel(
             stage

@@ -18,7 +18,6 @@ from pipeline.networks.blocks import (
     ConvStage,
     check_input_size,
     convolution,
-    convolutions_per_level,
     initialise_he,
     norms_take_one_voxel,
 )
@@ -102,7 +101,7 @@ class UNet(nn.Module):
         activation: str = "leaky_relu",
     ) -> None:
         super().__init__()
-        levels = plan_levels(spatial_dims, depth, channels, kernel_sizes, strides)
+        levels = plan_levels(spatial_dims, depth, channels, kernel_sizes, strides, convolutions_per_stage)
         self.spatial_dims, self.in_channels, self.out_channels = spatial_dims, in_channels, out_channels
         self.total_stride = levels.total_stride
         self.deep_supervision = deep_supervision
@@ -114,15 +113,13 @@ class UNet(nn.Module):
             levels.channels,
             levels.kernel_sizes,
             levels.strides,
-            convolutions_per_stage,
+            levels.convolutions,
             downsampling,
             norm,
             dropout,
             activation,
         )
-        self.decoder = make_decoder(
-            spatial_dims, levels, convolutions_per_stage, upsampling, skip, norm, dropout, activation
-        )
+        self.decoder = make_decoder(spatial_dims, levels, upsampling, skip, norm, dropout, activation)
         self.heads = make_heads(spatial_dims, levels, out_channels, deep_supervision)
         self.one_voxel_allowed, self.one_voxel_alone = norms_take_one_voxel(
             stage
@@ -166,7 +163,6 @@ class UNet(nn.Module):
 def make_decoder(
     spatial_dims: int,
     levels: Levels,
-    convolutions_per_stage: int | Sequence[int] = 2,
     upsampling: str = "transposed_convolution",
     skip: str = "concatenate",
     norm: str = "instance",
@@ -181,7 +177,6 @@ def make_decoder(
     if skip not in SKIPS:
         raise ConfigError(f"skip {skip!r}", expected=f"one of {', '.join(SKIPS)}")
     concatenate = skip == "concatenate"
-    counts = convolutions_per_level(convolutions_per_stage, levels.depth + 1)
     decoder = nn.ModuleList()
     for i in reversed(range(levels.depth)):
         maps, kernel = levels.channels[i], levels.kernel_sizes[i]
@@ -190,7 +185,7 @@ def make_decoder(
             upsampling, spatial_dims, levels.channels[i + 1], maps, levels.strides[i + 1], levels.kernel_sizes[i + 1]
         )
         into = 2 * maps if concatenate else maps
-        convolve = ConvStage(spatial_dims, into, maps, kernel, None, counts[i], norm, dropout, activation)
+        convolve = ConvStage(spatial_dims, into, maps, kernel, None, levels.convolutions[i], norm, dropout, activation)
         decoder.append(DecoderLevel(up, convolve, concatenate))
     return decoder
 

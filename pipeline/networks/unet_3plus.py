@@ -49,7 +49,8 @@ class UNet3Plus(nn.Module):
         channels: feature maps of the encoder per level; as many levels N as there are numbers.
         kernel_sizes: odd kernel of each level, ``3`` or ``[3, 3, 1]``; 3 by default.
         strides: stride into each level, ``2`` or ``[2, 2, 1]``; the first must be 1; 2 from the second on by default.
-        convolutions_per_stage: of the encoder; a decoder level has one after its concatenation.
+        convolutions_per_stage: of the encoder, one number or one per level; a decoder level has one after its
+            concatenation.
         skip_channels: feature maps that each skip brings, N times as many after the concatenation; by default
             ``channels[0]``, as in the paper.
         norm: ``"batch"``, ``"instance"`` or ``"group"``.
@@ -92,7 +93,7 @@ class UNet3Plus(nn.Module):
         channels: Sequence[int] = (64, 128, 256, 512, 1024),
         kernel_sizes: Sequence[int | Sequence[int]] | None = None,
         strides: Sequence[int | Sequence[int]] | None = None,
-        convolutions_per_stage: int = 2,
+        convolutions_per_stage: int | Sequence[int] = 2,
         skip_channels: int | None = None,
         norm: str = "batch",
         activation: str = "relu",
@@ -103,7 +104,7 @@ class UNet3Plus(nn.Module):
         classification_guided: bool = False,
     ) -> None:
         super().__init__()
-        levels = plan_levels(spatial_dims, None, channels, kernel_sizes, strides)
+        levels = plan_levels(spatial_dims, None, channels, kernel_sizes, strides, convolutions_per_stage)
         maps, kernels, steps = levels.channels, levels.kernel_sizes, levels.strides
         per_skip = maps[0] if skip_channels is None else skip_channels
         fused = len(maps) * per_skip
@@ -120,7 +121,7 @@ class UNet3Plus(nn.Module):
             maps,
             kernels,
             steps,
-            convolutions_per_stage,
+            levels.convolutions,
             downsampling,
             norm,
             dropout,

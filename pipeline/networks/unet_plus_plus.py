@@ -52,7 +52,7 @@ class UNetPlusPlus(nn.Module):
         channels: feature maps per row; N + 1 rows make branches L^1 to L^N.
         kernel_sizes: odd kernel of each row, ``3`` or ``[3, 3, 1]``; 3 by default.
         strides: stride into each row, ``2`` or ``[2, 2, 1]``; the first must be 1; 2 from row 1 on by default.
-        convolutions_per_stage: convolutions in each node.
+        convolutions_per_stage: convolutions in each node, one number or one per row.
         norm: ``"batch"``, ``"instance"``, ``"group"`` or ``"none"``; without one, convolutions have a bias.
         activation: ``"relu"`` or ``"leaky_relu"``.
         dropout: probability of dropping whole channels after each activation, in training.
@@ -107,7 +107,7 @@ class UNetPlusPlus(nn.Module):
         channels: Sequence[int] = (32, 64, 128, 256, 512),
         kernel_sizes: Sequence[int | Sequence[int]] | None = None,
         strides: Sequence[int | Sequence[int]] | None = None,
-        convolutions_per_stage: int = 2,
+        convolutions_per_stage: int | Sequence[int] = 2,
         norm: str = "batch",
         activation: str = "relu",
         dropout: float = 0.0,
@@ -120,7 +120,7 @@ class UNetPlusPlus(nn.Module):
         inference_mode: str = "accurate",
     ) -> None:
         super().__init__()
-        levels = plan_levels(spatial_dims, None, channels, kernel_sizes, strides)
+        levels = plan_levels(spatial_dims, None, channels, kernel_sizes, strides, convolutions_per_stage)
         maps, kernels, steps = levels.channels, levels.kernel_sizes, levels.strides
         if skip_connections not in SKIP_CONNECTIONS:
             raise ConfigError(
@@ -135,7 +135,6 @@ class UNetPlusPlus(nn.Module):
         # What `prune` makes the smaller network of.
         self._levels = levels
         other_arguments: dict[str, Any] = {
-            "convolutions_per_stage": convolutions_per_stage,
             "norm": norm,
             "activation": activation,
             "dropout": dropout,
@@ -154,7 +153,7 @@ class UNetPlusPlus(nn.Module):
             maps,
             kernels,
             steps,
-            convolutions_per_stage,
+            levels.convolutions,
             downsampling,
             norm,
             dropout,
@@ -175,7 +174,7 @@ class UNetPlusPlus(nn.Module):
                     maps[i],
                     kernels[i],
                     None,
-                    convolutions_per_stage,
+                    levels.convolutions[i],
                     norm,
                     dropout,
                     activation,
@@ -252,6 +251,7 @@ class UNetPlusPlus(nn.Module):
                 channels=self._levels.channels[:rows],
                 kernel_sizes=self._levels.kernel_sizes[:rows],
                 strides=self._levels.strides[:rows],
+                convolutions_per_stage=self._levels.convolutions[:rows],
                 **self._other_arguments,
                 inference_mode="fast",
             )

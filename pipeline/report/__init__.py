@@ -4,6 +4,7 @@ Each function here takes arrays or a run's folder and writes one file; nothing i
 state is touched. To add one: a file of its own, the function in `__all__`; volumes come in with RAS+ axes.
 """
 
+from pipeline.report.check_page import check_page
 from pipeline.report.figure import FigureCase, case_figure, demo_figure
 
-__all__ = ["FigureCase", "case_figure", "demo_figure"]
+__all__ = ["FigureCase", "case_figure", "check_page", "demo_figure"]

@@ -2,10 +2,12 @@
 
 `LoadImageStackd` loads, `NormalizeChannelsd` normalises, `SeparateObjectsd` and `BorderWeightsd` weigh the borders
 between objects, `ForegroundIndicesd` ends what is prepared once per case, `RandSpatialPatchd` picks and deforms
-patches, `RandElasticd` deforms alone. A new one gets a file with its array logic as functions and, below, a thin MONAI
-`MapTransform` (random ones draw from `self.R` only, apart from applying it); it joins `tests/contracts`.
+patches, `RandElasticd` deforms alone, `ZeroAbsentChannelsd` comes last. A new one gets a file with its array logic as
+functions and, below, a thin MONAI `MapTransform` (random ones draw from `self.R` only, apart from applying it); it
+joins `tests/contracts`.
 """
 
+from pipeline.transforms.absent_channels import ZeroAbsentChannelsd
 from pipeline.transforms.border_weights import BorderWeightsd
 from pipeline.transforms.foreground import ForegroundIndicesd
 from pipeline.transforms.load_image_stack import LoadImageStackd
@@ -26,6 +28,7 @@ __all__ = [
     "RandSpatialPatchd",
     "SeparateObjectsd",
     "SpatialPatchParameters",
+    "ZeroAbsentChannelsd",
     "put_back",
     "sample_patch",
 ]

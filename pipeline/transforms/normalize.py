@@ -15,6 +15,7 @@ from monai.utils import convert_to_dst_type
 from scipy import ndimage
 
 from pipeline.errors import ConfigError, DataError, PipelineError
+from pipeline.transforms.absent_channels import PRESENT
 
 LEAST_BACKGROUND_SHARE = 0.05
 """From this share of voxels that are exactly 0 on, zero is taken for "outside the body" (air, or a brain mask)."""
@@ -123,7 +124,7 @@ _SCHEMES: dict[str, tuple[Callable[..., np.ndarray], dict[str, float | None]]] =
 
 
 class NormalizeChannelsd(MapTransform):
-    """Normalise each channel of a stack by its own scheme.
+    """Normalise each channel of a stack by its own scheme; channels that the case lacks stay 0.
 
     Args:
         keys: images (C, H, W, D) or (C, H, W).
@@ -162,9 +163,12 @@ class NormalizeChannelsd(MapTransform):
             if len(image) != len(self.channels):
                 raise DataError(f"{len(image)} channels", case=case_id, file=file, expected=", ".join(self.channels))
             array = np.asarray(image, dtype=np.float32)
-            result = np.empty(array.shape, np.float32)
-            inside = body_mask(array)
+            result = np.zeros(array.shape, np.float32)
+            present = np.broadcast_to(np.asarray(item.get(PRESENT, True), dtype=bool), len(array))
+            inside = body_mask(array[present])
             for index, (name, (scheme, arguments)) in enumerate(zip(self.channels, self.schemes, strict=True)):
+                if not present[index]:
+                    continue
                 try:
                     own: dict[str, Any] = dict(arguments)
                     if scheme is not window and has_background(array[index]):

@@ -19,13 +19,20 @@ _LAST_PLACE = 2**31 - 1  # the compiled loop counts the places of a channel in 3
 
 
 def read_box(volume: torch.Tensor, start: Sequence[int], shape: Sequence[int], border: str) -> torch.Tensor:
-    """A box of a volume (C, H, W[, D]) that may reach beyond it: a view where it lies inside, else a copy."""
+    """A box of a volume (C, H, W[, D]) that may reach beyond it: a view where it lies inside, else a copy.
+
+    Nothing outside the box is touched: the volume may be a file's, mapped.
+    """
+    indices = {}
     for axis, (first, count) in enumerate(zip(start, shape, strict=True), start=1):
         size = volume.shape[axis]
-        if first >= 0 and first + count <= size:
-            volume = volume.narrow(axis, first, count)
-        else:
-            volume = volume.index_select(axis, torch.from_numpy(border_index(first, count, size, border)))
+        if first < 0 or first + count > size:
+            voxels = border_index(first, count, size, border)
+            first, count = int(voxels.min()), int(voxels.max() - voxels.min() + 1)
+            indices[axis] = torch.from_numpy(voxels - first)
+        volume = volume.narrow(axis, first, count)
+    for axis, index in indices.items():
+        volume = volume.index_select(axis, index)
     return volume
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -19,11 +20,16 @@ from pipeline.transforms.patch_map import SpatialPatchParameters
 from pipeline.transforms.patch_sampling import sample_patch
 from pipeline.transforms.resampling import compiled_loop
 
+logger = logging.getLogger(__name__)
+
 Range = float | Sequence[float]
 THICK_RATIO = 3.0
 """Slices thicker than this many of their pixels' widths are thick."""
 THICK_LIMIT_DEGREES = 5.0
 """By how much they are turned out of their plane at most."""
+
+LEAST_LABELLED_SHARE = 0.01
+"""Of a patch: below, a warning. The published 3D U-Net labels 2.7%, the 2D one 46%."""
 
 
 class RandSpatialPatchd(Randomizable, MapTransform):
@@ -123,6 +129,14 @@ class RandSpatialPatchd(Randomizable, MapTransform):
             not 0 <= 2 * width < size for width, size in zip(self.margin, self.patch_size, strict=False)
         ):
             raise ConfigError(f"margin={margin} of patches of {list(patch_size)}", expected="less than half a patch")
+        labelled = [size - 2 * width for size, width in zip(self.patch_size, self.margin, strict=True)]
+        if math.prod(labelled) < LEAST_LABELLED_SHARE * math.prod(self.patch_size):
+            logger.warning(
+                "an unpadded network labels only %s voxels of each patch of %s: it needs so many patches, here and in "
+                "prediction, that larger ones are faster",
+                "x".join(map(str, labelled)),
+                "x".join(map(str, self.patch_size)),
+            )
         if num_samples < 1:
             raise ConfigError(f"num_samples={num_samples}", expected="at least 1")
         if padding_mode not in ("mirror", "edge"):

@@ -160,3 +160,11 @@ def test_phantom_hands_over_everything(pipeline, rooms):
 def test_phantom_refuses_numbers_out_of_range(pipeline, rooms, words):
     assert pipeline("phantom", "scans", *words).exit_code == 2
     assert rooms.calls == []
+
+
+@pytest.mark.parametrize(
+    "words", [("train", "b", "--data", "d"), ("evaluate", "b", "--data", "d"), ("predict", "b", "d", "o")]
+)
+def test_options_of_the_dataset_stand_for_keys(pipeline, rooms, words):
+    pipeline(*words, "--layout", "bids", "--pseudonyms", "my names: all.csv")
+    assert rooms.calls[0][2]["overrides"] == ('layout="bids"', 'pseudonyms="my names: all.csv"')

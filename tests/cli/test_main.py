@@ -9,7 +9,7 @@ import pytest
 from pipeline import __version__
 from pipeline.errors import BundleError, DataError
 
-COMMANDS = ("demo", "phantom", "build", "train", "evaluate", "predict", "verify", "publish")
+COMMANDS = ("demo", "phantom", "check", "init", "build", "train", "evaluate", "predict", "verify", "publish")
 HEAVY = ("torch", "monai", "ignite", "numpy", "scipy", "nibabel", "matplotlib")
 
 

@@ -32,6 +32,7 @@ CONFIGS = {
         "prob": 1.0,
         "mode": ["bilinear", "majority"],
     },
+    "ZeroAbsentChannelsd": {"keys": "image"},
     "RandSpatialPatchd": {
         "keys": ["image", "label", "weight"],
         "patch_size": [8, 8, 4],

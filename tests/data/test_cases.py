@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data import Split, data_list, find_cases, fingerprint, read_split, write_split
+from pipeline.data import Split, data_list, find_cases, read_split, write_split
+from pipeline.data.splits import fingerprint
 from pipeline.errors import ConfigError, DataError
 from pipeline.io import read_image
 

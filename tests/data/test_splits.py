@@ -1,9 +1,14 @@
 import json
 
+import numpy as np
 import pytest
 
-from pipeline.data import Split, fingerprint, k_fold, patient_of, read_split, write_split
+from pipeline.data import Split, data_list, k_fold, patient_of, read_split, write_split
+from pipeline.data.label_volumes import label_volumes
+from pipeline.data.splits import fingerprint
 from pipeline.errors import ConfigError, DataError
+from pipeline.geometry import Grid
+from pipeline.io import write_volume
 
 IDS = [f"sub-{i:02}_ses-{s}" for i in range(11) for s in (1, 2)]
 
@@ -101,3 +106,103 @@ def test_images_that_differ_behind_their_first_mebibyte_have_other_fingerprints(
     assert a == c != b
     (tmp_path / "short").write_bytes(b"one")
     assert fingerprint(tmp_path / "short").endswith("-3")
+
+
+def test_stratified_folds_resemble_each_other():
+    volumes = {f"p{i:03d}": {1: 0.0 if i % 4 == 0 else float(i)} for i in range(100)}
+    for seed in range(3):
+        splits = [k_fold(volumes, folds=5, fold=fold, seed=seed, volumes=volumes) for fold in range(5)]
+        assert sorted(case for split in splits for case in split.validate) == sorted(volumes)
+        for split in splits:
+            found = sorted(volumes[case][1] for case in split.validate)
+            assert found.count(0.0) == 5
+            assert abs(sum(found) / 20 - 37.5) < 2  # the mean of all
+    assert splits[0] != k_fold(volumes, folds=5, fold=0, seed=0, volumes=volumes)
+    assert splits[0].validate == k_fold(sorted(volumes, reverse=True), folds=5, seed=2, volumes=volumes).validate
+
+
+def test_rare_classes_are_spread_over_the_folds():
+    """Two patients of twenty have class 2, with small volumes: each fold of two gets one of them."""
+    volumes = {f"p{i:02d}": {1: float(i), 2: 0.1 if i in (3, 17) else 0.0} for i in range(20)}
+    for seed in range(5):
+        for fold in range(2):
+            split = k_fold(volumes, folds=2, fold=fold, seed=seed, volumes=volumes)
+            assert len({"p03", "p17"} & set(split.validate)) == 1
+
+
+def test_stratified_folds_keep_patients_together_and_count_them_by_all_their_cases():
+    volumes = {f"sub-{i}_ses-{s}": {1: float(i)} for i in range(8) for s in (1, 2)}
+    for fold in range(4):
+        split = k_fold(volumes, folds=4, fold=fold, volumes=volumes)
+        assert len(split.validate) == 4
+        assert len({patient_of(case) for case in split.validate}) == 2
+    assert k_fold([*volumes, "sub-9"], folds=4, volumes=volumes)  # a case without a label counts as empty
+
+
+def test_patients_that_the_ids_do_not_name(tmp_path):
+    patients = {"scan1": "smith", "scan2": "smith", "scan3": "doe"}
+    for fold in range(3):
+        split = k_fold([*patients, "scan4"], folds=3, fold=fold, patients=patients)
+        assert len({"scan1", "scan2"} & set(split.validate)) in (0, 2)
+        assert split.patients == patients
+        write_split(tmp_path / "split.json", split)
+        assert read_split(tmp_path / "split.json") == split
+    write_split(tmp_path / "split.json", Split(("scan1",), ("scan2",), patients=patients))
+    with pytest.raises(DataError, match="patients in both parts: smith"):
+        read_split(tmp_path / "split.json")
+
+
+def test_a_list_of_folds_as_nnunet_writes_it(tmp_path):
+    (tmp_path / "splits_final.json").write_text(
+        json.dumps([{"train": ["a", "b"], "val": ["c"]}, {"train": ["c"], "val": ["a"]}])
+    )
+    assert read_split(tmp_path / "splits_final.json") == Split(("a", "b"), ("c",))
+    assert read_split(tmp_path / "splits_final.json", fold=1).validate == ("a",)
+    with pytest.raises(ConfigError, match=r"0 to 1, the folds of splits_final\.json"):
+        read_split(tmp_path / "splits_final.json", fold=2)
+
+
+def test_the_split_without_volumes_is_the_one_of_earlier_versions():
+    """The shipped bundles were measured on it."""
+    hippocampus = [f"hippocampus_{i:03d}" for i in (1, 3, 4, 6, 7, 8, 11, 14, 15, 17)]
+    assert k_fold(hippocampus, folds=5).validate == ("hippocampus_006", "hippocampus_014")
+
+
+def test_volumes_are_read_from_the_labels(tmp_path, caplog):
+    for i in range(6):
+        label = np.zeros((4, 4, 4), np.uint8)
+        label[: i // 2] = 2
+        write_volume(tmp_path / f"p{i}_label.nii.gz", label, Grid((4, 4, 4), np.diag([10.0, 10.0, 10.0, 1.0])))
+        (tmp_path / f"p{i}_mri.nii.gz").touch()
+    (tmp_path / "p5_label.nii.gz").write_bytes(b"")
+    volumes = label_volumes({f"p{i}": tmp_path / f"p{i}_label.nii.gz" for i in range(6)})
+    assert {case: list(found) for case, found in volumes.items()} == {
+        "p0": [],
+        "p1": [],
+        "p2": [2],
+        "p3": [2],
+        "p4": [2],
+    }
+    assert [volumes[case][2] for case in ("p2", "p3", "p4")] == pytest.approx([16, 16, 32])  # ml: voxels of 10 mm
+    assert "p5" in caplog.text
+    for fold in range(2):
+        ids = tuple(i["case_id"] for i in data_list(tmp_path, ["mri"], "validate", folds=2, fold=fold, stratify=True))
+        assert ids == k_fold([f"p{i}" for i in range(6)], folds=2, fold=fold, volumes=volumes).validate
+
+
+def test_patients_from_a_file(tmp_path):
+    for i in range(4):
+        (tmp_path / f"p{i}_mri.nii.gz").touch()
+        (tmp_path / f"p{i}_label.nii.gz").touch()
+    table = tmp_path / "patients.csv"
+    table.write_text("case,patient\np0,x\np3,x\np1,y\n")
+    (tmp_path / "patients.json").write_text('{"p0": "x", "p3": "x"}')
+    for file in (table, tmp_path / "patients.json"):
+        parts = {
+            tuple(i["case_id"] for i in data_list(tmp_path, ["mri"], "validate", folds=3, fold=fold, patients=file))
+            for fold in range(3)
+        }
+        assert parts == {("p0", "p3"), ("p1",), ("p2",)}
+    table.write_text("case,patient\np0,x\np0,y\n")
+    with pytest.raises(DataError, match=r"case p0.*two patients"):
+        data_list(tmp_path, ["mri"], "train", patients=table)

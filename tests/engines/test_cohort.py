@@ -104,13 +104,34 @@ def test_a_bad_case_is_named_and_the_others_go_on(tmp_path, where):
     assert result.exit_code == 3
     rows = table(tmp_path)
     assert rows[1]["reason"].startswith("case sub-1, file cbf.nii.gz: found 2 NaN voxels")
-    assert rows[3]["reason"] == "KeyError: 'affine'"
+    assert rows[3]["reason"] == "KeyError: 'affine'" + (" (in spoil)" if "Compose" in where else "")
     assert rows[1]["lesion_ml"] == rows[3]["lesion_ml"] == ""
     log = (tmp_path / "failures.log").read_text(encoding="utf-8")
     assert log.startswith("case sub-3\n")
     assert "raise KeyError" in log
     assert "RuntimeError: no such thing" in log
     assert "sub-1" not in log
+
+
+def test_under_a_pseudonym_neither_table_nor_log_names_a_path(tmp_path):
+    cases = [
+        {**item, "image": {"ct": f"/data/smith{i}/ct.nii.gz"}, "pseudonymous": True}
+        for i, item in enumerate(items(1, 1))
+    ]
+
+    def lose(item):
+        file = item["image"]["ct"]
+        if item["case_id"] == "sub-0":
+            raise DataError(f"no such file as {file}", file=file)
+        raise FileNotFoundError(2, "No such file or directory", file)
+
+    assert run(cases, tmp_path, preprocessing=lose).counts["failed"] == 1
+    rows = table(tmp_path)
+    assert rows[0]["reason"] == "case sub-0, file <ct of sub-0>: found no such file as <ct of sub-0>"
+    assert rows[1]["reason"] == "FileNotFoundError: [Errno 2] No such file or directory: '<ct of sub-1>'"
+    log = (tmp_path / "failures.log").read_text(encoding="utf-8")
+    assert "raise FileNotFoundError" in log
+    assert "smith" not in log
 
 
 def test_nothing_done_is_an_exit_code_of_its_own_and_an_old_log_goes(tmp_path):

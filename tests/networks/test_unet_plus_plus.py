@@ -161,6 +161,16 @@ def test_pruned_networks_equal_their_branch_exactly(skips, depth):
     assert torch.equal(small.eval()(x), branch)
 
 
+def test_pruning_keeps_the_convolutions_of_each_row():
+    torch.manual_seed(0)
+    network = UNetPlusPlus(2, 1, 2, convolutions_per_stage=[1, 2, 1, 3], **SMALL)
+    x = torch.randn(2, 1, 16, 16)
+    branch = network(x)[1]
+    pruned = network.eval().prune(2)
+    assert [len(pruned.nodes[name].convolve) for name in ("X_0_1", "X_1_1", "X_0_2")] == [1, 2, 1]
+    assert torch.equal(pruned(x), branch)
+
+
 def test_training_the_pruned_network_trains_the_whole_one():
     network = UNetPlusPlus(2, 1, 2, **SMALL)
     network.prune(1)(torch.randn(1, 1, 16, 16))[0].sum().backward()

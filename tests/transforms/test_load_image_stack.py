@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
-from monai.transforms import Compose, Orientationd, Spacingd
+from monai.transforms import Compose, Invertd, Orientationd, RandGaussianNoised, RandShiftIntensityd, Spacingd
 from PIL import Image
 
-from pipeline.data import data_list
+from pipeline.data import CasesOnDemand, data_list
 from pipeline.errors import ConfigError, DataError, GeometryError, LabelError
 from pipeline.geometry import Grid
 from pipeline.io import write_volume
-from pipeline.transforms import LoadImageStackd
+from pipeline.transforms import LoadImageStackd, NormalizeChannelsd, RandSpatialPatchd, ZeroAbsentChannelsd
 from pipeline.transforms.load_image_stack import load_label, load_stack
 
 CHANNELS = ["cbf", "cbv", "mtt"]
@@ -219,15 +219,98 @@ def test_one_brain_stored_in_twelve_axis_orders_is_one_volume():
 def test_a_stack_whose_label_is_shorter_is_refused_by_case_and_its_image_alone_is_not(tmp_path):
     for folder, number in (("images", 3), ("labels", 2)):
         (tmp_path / folder).mkdir()
-        first, *others = [Image.fromarray(np.full((3, 4), i, np.uint8)) for i in range(number)]
+        first, *others = [Image.fromarray(np.uint8(np.eye(3, 4) * (i + 1))) for i in range(number)]
         first.save(tmp_path / folder / "s.tif", save_all=True, append_images=others)
     items = data_list(tmp_path, ["em"], spatial_dims=2)
     assert len(items) == 3
     for number, item in enumerate(items):
-        assert LoadImageStackd(keys=["image"], channels=["em"])(item)["image"].max() == number
+        assert LoadImageStackd(keys=["image"], channels=["em"])(item)["image"].max() == number + 1
         with pytest.raises(DataError) as caught:
             LoadImageStackd(channels=["em"])(item)
         assert str(caught.value) == (
             f"case s_00{number}, file {tmp_path}/labels/s.tif: found 2 section(s); expected 3, as many as the other "
             "files of this case hold; to fix it: check that the files belong together, and that none was cut short"
         )
+
+
+def three(tmp_path, **options):
+    """A case without its third channel, loaded with zeros in its place."""
+    item = make(tmp_path, np.ones(SHAPE, int))
+    del item["image"]["mtt"]
+    return LoadImageStackd(channels=CHANNELS, labels=[1], missing_channels="zero", **options), item
+
+
+def test_an_absent_channel_is_zero_through_normalisation_and_augmentation(tmp_path):
+    load, item = three(tmp_path)
+    loaded = load(item)
+    assert loaded["present"].tolist() == [True, True, False]
+    assert loaded["image"].meta["absent_channels"] == "mtt"
+    assert loaded["image"].meta["repairs"] == "mtt: absent, 0 everywhere"
+    full = LoadImageStackd(channels=CHANNELS[:2], labels=[1])({**item, "image": item["image"]})
+    schemes = {name: {"scheme": "z_score"} for name in CHANNELS}
+    normal = NormalizeChannelsd("image", CHANNELS, schemes)(loaded)["image"]
+    two = NormalizeChannelsd("image", CHANNELS[:2], {name: schemes[name] for name in CHANNELS[:2]})(full)["image"]
+    assert torch.equal(normal[:2].as_tensor(), two.as_tensor())  # as if the third did not exist
+    assert not normal[2].any()
+    always = {"keys": "image", "prob": 1.0}
+    chain = Compose(
+        [
+            load,
+            NormalizeChannelsd("image", CHANNELS, schemes),
+            RandSpatialPatchd(["image", "label"], patch_size=(5, 5, 3), elastic_probability=1.0),
+            RandGaussianNoised(**always, std=0.1),
+            RandShiftIntensityd(**always, offsets=(0.5, 0.6), channel_wise=True),
+            ZeroAbsentChannelsd("image"),
+        ]
+    ).set_random_state(seed=0)
+    batch = next(iter(DataLoader(Dataset([item, make(tmp_path / "b", np.ones(SHAPE, int))], chain), batch_size=2)))
+    assert batch["present"].tolist() == [[True, True, False], [True, True, True]]
+    assert [bool(channel.any()) for channel in batch["image"][0]] == [True, True, False]
+    assert bool((batch["image"][1].flatten(1) != 0).all())
+
+
+def test_the_reference_may_be_absent_and_an_all_zero_file_counts_as_absent(tmp_path):
+    item = make(tmp_path)
+    write_volume(item["image"]["cbv"], np.zeros(SHAPE), GRID)
+    del item["image"]["cbf"]
+    loaded = LoadImageStackd(channels=CHANNELS, missing_channels="zero")(item)
+    assert loaded["present"].tolist() == [False, False, True]
+    assert "the grid is that of cbv" in loaded["image"].meta["repairs"]
+    with pytest.raises(DataError, match="no cbf, cbv, mtt"):
+        LoadImageStackd(channels=CHANNELS, missing_channels="zero")({"case_id": "a", "image": {}})
+    with pytest.raises(ConfigError, match="missing_channels"):
+        LoadImageStackd(channels=CHANNELS, missing_channels="mean")
+
+
+def test_labels_and_predictions_go_back_by_invertd(tmp_path):
+    drawn = RNG.integers(0, 2, SHAPE)
+    keys = ["image", "label"]
+    chain = Compose(
+        [
+            LoadImageStackd(channels=CHANNELS, labels=[1]),
+            Orientationd(keys, "RAS", labels=None),
+            Spacingd(keys, pixdim=(0.5, 0.6, 5.0), mode=("bilinear", "nearest")),
+        ]
+    )
+    item = chain(make(tmp_path, drawn))
+    item["pred"] = item["label"].clone()
+    back = Invertd("pred", chain, orig_keys="label", nearest_interp=True)(item)["pred"]
+    np.testing.assert_array_equal(back[0], drawn)
+    np.testing.assert_allclose(back.affine, AFFINE)
+
+
+def test_a_failing_step_names_itself_case_and_file(tmp_path):
+    item = make(tmp_path)
+    Path(item["image"]["cbv"]).write_bytes(b"<html>")
+    chain = Compose([LoadImageStackd(channels=CHANNELS)])
+    with pytest.raises(RuntimeError, match="applying transform LoadImageStackd of cbf, cbv, mtt"):
+        chain(item)  # what plain MONAI makes of it; the reason above it names case and file
+    with pytest.raises(DataError, match=r"case sub-01, file .*cbv.*\(in LoadImageStackd\)") as caught:
+        CasesOnDemand([item], chain)[0]
+    assert "applying" not in str(caught.value)
+    loader = DataLoader(CasesOnDemand([item], chain), num_workers=1)
+    with pytest.raises(DataError, match=r"case sub-01, file .*cbv"):
+        next(iter(loader))
+    short = Compose([LoadImageStackd(channels=CHANNELS), Spacingd("mask", pixdim=1.0)])
+    with pytest.raises(DataError, match=r"case sub-01.*\(in Spacingd\)"):
+        CasesOnDemand([make(tmp_path)], short)[0]

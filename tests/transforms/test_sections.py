@@ -71,7 +71,7 @@ def test_what_label_values_do_not_name_is_refused(tmp_path):
     other, *_ = files(tmp_path, shape=(4, 4))
     with pytest.raises(GeometryError, match="4x4 pixels"):
         LoadImageStackd(channels=["em"])(other)
-    write_section(tmp_path / "b.png", np.ones((5, 5)).astype(np.uint8))
+    write_section(tmp_path / "b.png", np.eye(5).astype(np.uint8))
     with pytest.raises(GeometryError, match="channel depth on another grid"):
         LoadImageStackd(channels=["em", "depth"])({"image": [item["image"], str(tmp_path / "b.png")]})
 

@@ -386,3 +386,10 @@ def test_arguments_as_json_gives_them():
     assert transform.rotation_degrees == ((0, 0), (-5, 10), (-30, 30))
     assert transform.scaling == ((1, 1), (0.9, 1.1), (1, 1))
     assert transform.elastic_spacing_mm == (40, 40, 60)
+
+
+def test_a_patch_of_which_nearly_nothing_is_labelled_is_warned_about(caplog):
+    RandSpatialPatchd("image", patch_size=[132, 132, 116], margin=44)
+    assert not caplog.records
+    RandSpatialPatchd("image", patch_size=[92, 92, 92], margin=44)
+    assert "labels only 4x4x4 voxels of each patch of 92x92x92" in caplog.text

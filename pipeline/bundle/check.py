@@ -1,0 +1,63 @@
+"""`pipeline check`: a dataset by the rules of a bundle, or by what it says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.bundle.build import resolve
+from pipeline.bundle.data_rules import data_rules
+from pipeline.bundle.find import find_bundle
+from pipeline.data import Case, Check, DatasetDescription, StackRules, check_dataset, describe_dataset
+from pipeline.data.layouts import Entry
+from pipeline.data.pseudonyms import Pseudonyms
+from pipeline.errors import DataError
+
+
+def check(
+    data: str | Path,
+    bundle: str | Path | None = None,
+    *,
+    layout: str | None = None,
+    pseudonyms: str | Path | None = None,
+    jobs: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Check:
+    """Look at every case of a dataset as training would, and compare the cases with each other.
+
+    Args:
+        data: the dataset.
+        bundle: whose channels, classes and policies are asked for; by default those that the dataset itself names.
+        layout: how its files are found; by default what is recognised.
+        pseudonyms: a CSV file with what takes the place of the ids in all that is said and written.
+        jobs: threads; by default the number of cores, at most 8.
+        progress: called with how many cases are done, and of how many.
+    """
+    rules = StackRules()
+    if bundle is None:
+        description = _described(data, layout)
+    else:
+        asked = data_rules(resolve(find_bundle(bundle), "train"))
+        rules = asked.stack
+        description = describe_dataset(data, asked.channels, layout, asked.spatial_dims)
+        description = replace(description, classes=asked.classes)
+    if pseudonyms is not None:
+        description = replace(description, cases=_renamed(description.cases, Pseudonyms.read(pseudonyms)))
+    return check_dataset(description, jobs, progress, rules=rules, pseudonymous=pseudonyms is not None)
+
+
+def _renamed(cases: Sequence[Case], pseudonyms: Pseudonyms) -> tuple[Case, ...]:
+    entries = pseudonyms.applied([Entry(case.case_id, {}, patient=case.patient) for case in cases])
+    return tuple(replace(case, case_id=entry.case_id) for case, entry in zip(cases, entries, strict=True))
+
+
+def _described(data: str | Path, layout: str | None) -> DatasetDescription:
+    """Of volumes, or of sections where there is no volume."""
+    try:
+        return describe_dataset(data, layout=layout)
+    except DataError as error:
+        try:
+            return describe_dataset(data, layout=layout, spatial_dims=2)
+        except DataError:
+            raise error from None

@@ -1,0 +1,56 @@
+"""What a chain of transforms raises, in words: case, file and transform, not ``applying transform <... at 0x..>``.
+
+MONAI wraps each error in another that names the transform by its ``repr`` and nothing else; the reason lies below.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.data.pseudonyms import hidden_error
+from pipeline.errors import DataError, PipelineError
+
+
+def failing_step(error: BaseException) -> tuple[str, BaseException]:
+    """The name of the transform that failed, empty where it was none; and what it raised.
+
+    >>> failing_step(ValueError("x"))
+    ('', ValueError('x'))
+    """
+    step = ""
+    while isinstance(error, RuntimeError) and error.__cause__ is not None:
+        match = re.match(r"applying transform (?:<(?:.*\.)?(?P<object>\w+) object|<function|(?P<name>\w+))", str(error))
+        if match is None:
+            break
+        step, error = match["object"] or match["name"] or step, error.__cause__
+    return step, error
+
+
+def case_error(error: BaseException, item: Mapping[Any, Any]) -> PipelineError:
+    """What was raised while ``item``, as `pipeline.data.data_list` makes it, went through a chain."""
+    step, cause = failing_step(error)
+    where = f" (in {step})" if step else ""
+    if isinstance(cause, PipelineError):
+        named = type(cause)(
+            cause.found + where,
+            expected=cause.expected,
+            fix=cause.fix,
+            case=cause.case or _case_id(item),
+            file=cause.file,
+        )
+        return hidden_error(named, item)
+    image = item.get("image")
+    file = next(iter(image.values()), None) if isinstance(image, Mapping) else image
+    failed = DataError(
+        f"a case on which a transform fails with {type(cause).__name__}: {cause}{where}",
+        case=_case_id(item),
+        file=file if isinstance(file, str | os.PathLike) else None,
+    )
+    return hidden_error(failed, item)
+
+
+def _case_id(item: Mapping[Any, Any]) -> str:
+    return str(item.get("case_id", "(without an id)"))

@@ -1,0 +1,139 @@
+"""What every layout starts from, the image files below a dataset's folder, listed once; and what it makes of them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from pipeline.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = {3: (".nii.gz", ".nii"), 2: (".png", ".tiff", ".tif")}
+"""Of the files of volumes and of sections, by spatial dimensions; the longest first where one ends in another."""
+
+
+@dataclass(frozen=True)
+class File:
+    """An image file: ``folders`` are those between the dataset and the file, ``stem`` its name without the suffix."""
+
+    path: Path
+    folders: tuple[str, ...]
+    stem: str
+
+
+@dataclass
+class Entry:
+    """What a layout found of one case; whether it is complete is not its business.
+
+    Args:
+        case_id: unique in the dataset, if the layout is right.
+        image: channel -> its files; more than one means that it isn't clear which is meant.
+        labels: files of the reference segmentation, at most one where it is clear.
+        folder: below the dataset: results keep it.
+        patient: where the layout knows it; None leaves it to the id's text (`pipeline.data.patient_of`).
+        test: of a part that has no labels by design: no case is missing where labels are needed.
+    """
+
+    case_id: str
+    image: dict[str, list[Path]]
+    labels: list[Path] = field(default_factory=list)
+    folder: Path = field(default=Path())
+    patient: str | None = None
+    test: bool = False
+
+
+@dataclass
+class Listing:
+    """What a layout makes of a dataset.
+
+    Args:
+        channel_names: those asked for, or those that it found, in order: the first is the reference channel.
+        entries: the cases.
+        classes: id -> name, without the background; empty where nothing says what the ids mean.
+        label_problem: why the labels can't be used, whoever needs them.
+        problems: entries that name what does not exist; refused, or said where the other cases go on.
+        notes: what was decided or left out, to be said with the layout.
+    """
+
+    channel_names: tuple[str, ...]
+    entries: list[Entry]
+    classes: dict[int, str] = field(default_factory=dict)
+    label_problem: str | None = None
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def other_channels(root: Path, found: Sequence[str], wanted: Sequence[str]) -> DataError:
+    """The error for a dataset whose files say what they are, and none of them is what was asked for."""
+    return DataError(
+        f"a dataset with the channels {', '.join(found) or '(none)'}",
+        file=root,
+        expected=", ".join(wanted),
+        fix="take the bundle for these channels; or say in a cases.csv which file is which channel",
+    )
+
+
+class Folder:
+    """A dataset's folder.
+
+    Hidden files and folders count as absent: ``.git``, ``.DS_Store``, and the ``._name`` twins that macOS leaves on
+    foreign disks and in archives. Links are followed, a linked folder once. A link that leads nowhere (a file that
+    datalad or git-annex has not fetched) and a folder that can't be read are absent too, and said.
+
+    Args:
+        root: an existing folder.
+        spatial_dims: 3 for NIfTI, 2 for PNG and TIFF.
+    """
+
+    def __init__(self, root: Path, spatial_dims: int = 3) -> None:
+        self.root, self.spatial_dims, self.suffixes = root, spatial_dims, SUFFIXES[spatial_dims]
+
+    def stem(self, name: str) -> str | None:
+        """A file's name without its suffix; None for another kind of file."""
+        lower = name.lower()
+        return next((name[: -len(suffix)] for suffix in self.suffixes if lower.endswith(suffix)), None)
+
+    def has(self, *names: str) -> bool:
+        """Whether a file or folder of each name lies in the dataset's folder itself."""
+        return all((self.root / name).exists() for name in names)
+
+    @cached_property
+    def files(self) -> tuple[File, ...]:
+        """All image files, sorted by folder and name."""
+        found: list[File] = []
+        dangling: list[str] = []
+        followed: set[str] = set()
+        waiting: list[tuple[str, tuple[str, ...]]] = [(os.fspath(self.root), ())]
+        while waiting:
+            path, folders = waiting.pop()
+            try:
+                with os.scandir(path) as scan:
+                    entries = [entry for entry in scan if not entry.name.startswith(".")]
+            except OSError as error:
+                logger.warning("%s can't be read (%s): nothing in it is taken", path, error.strerror)
+                continue
+            for entry in entries:
+                if entry.is_dir():
+                    if entry.is_symlink():
+                        target = os.path.realpath(entry.path)
+                        if target in followed or f"{os.path.realpath(path)}{os.sep}".startswith(f"{target}{os.sep}"):
+                            continue  # a circle, or seen through another link
+                        followed.add(target)
+                    waiting.append((entry.path, (*folders, entry.name)))
+                elif (stem := self.stem(entry.name)) is not None:
+                    if entry.is_file():
+                        found.append(File(Path(entry.path), folders, stem))
+                    elif entry.is_symlink():
+                        dangling.append(entry.path)
+        if dangling:
+            logger.warning("%d links lead nowhere, such as %s: fetch the files first", len(dangling), min(dangling))
+        return tuple(sorted(found, key=lambda file: (file.folders, file.stem, file.path.name)))
+
+    def below(self, name: str) -> list[File]:
+        """The files in one of its folders, their ``folders`` counted from there."""
+        return [File(file.path, file.folders[1:], file.stem) for file in self.files if file.folders[:1] == (name,)]

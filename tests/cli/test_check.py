@@ -1,0 +1,104 @@
+"""`pipeline check` as a user runs it: what it prints and writes, and its exit status."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from pipeline.cli.main import app
+from pipeline.geometry import Grid
+from pipeline.io import write_volume
+
+GRID = Grid((12, 12, 8), np.eye(4))
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        case = tmp_path / "scans" / f"sub-{number}"
+        for name in ("cbf", "cbv", "mtt"):
+            write_volume(case / f"{name}.nii.gz", rng.random(GRID.shape, np.float32), GRID)
+        ids = np.zeros(GRID.shape, np.uint8)
+        ids[2:6, 2:6, 2:6] = 1 + (number == 2)
+        write_volume(case / "label.nii.gz", ids, GRID)
+    return tmp_path / "scans"
+
+
+def check(tmp_path: Path, *words: str | Path) -> Result:
+    environment = {"PIPELINE_CACHE": str(tmp_path / "cache"), "COLUMNS": "200"}
+    return CliRunner().invoke(app, ["check", *map(str, words)], env=environment, prog_name="pipeline")
+
+
+def test_a_usable_dataset_ends_with_0(scans, tmp_path):
+    result = check(tmp_path, scans)
+    assert result.exit_code == 0
+    assert "3 cases: 3 clean, 0 with warnings, 0 repaired, 0 refused" in result.stdout
+    assert "channel cbv" in result.stdout
+    assert "12x12x8, 1x1x1 mm, RAS" in result.stdout
+
+
+def test_a_refused_case_ends_with_1_and_is_named_with_its_reason(scans, tmp_path):
+    (scans / "sub-1" / "cbv.nii.gz").write_bytes(b"")
+    result = check(tmp_path, scans, "--json", tmp_path / "out" / "check.json", "--html", tmp_path / "check.html")
+    assert result.exit_code == 1
+    assert "sub-1: file sub-1/cbv.nii.gz: found an empty file (0 bytes)" in result.stdout
+    content = json.loads((tmp_path / "out" / "check.json").read_text(encoding="utf-8"))
+    assert [case["case_id"] for case in content["cases"] if case["refusal"]] == ["sub-1"]
+    assert "sub-1" in (tmp_path / "check.html").read_text(encoding="utf-8")
+
+
+def test_a_bundle_asks_for_its_own_classes(scans, tmp_path):
+    result = check(tmp_path, scans, "--bundle", "stroke_perfusion_segmentation")
+    assert result.exit_code == 1
+    assert "label ids 2 (64 voxels)" in result.stdout
+    assert "label lesion" in result.stdout
+
+
+@pytest.mark.parametrize("words", [["gone"], [], ["scans", "--jobs", "0"], ["scans", "--layout", "shelf"]])
+def test_what_can_not_run_ends_with_2(scans, tmp_path, words):
+    words = [tmp_path / word if word in ("gone", "scans") else word for word in words]
+    assert check(tmp_path, *words).exit_code == 2
+
+
+def test_under_pseudonyms_no_id_and_no_file_is_said_or_written(scans, tmp_path):
+    (scans / "sub-1" / "cbv.nii.gz").write_bytes(b"")
+    names = tmp_path / "names.csv"
+    names.write_text("id,pseudonym\nsub-0,P7\nsub-1,P8\nsub-2,P9\n")
+    files = tmp_path / "check.json", tmp_path / "check.html"
+    result = check(tmp_path, scans, "--pseudonyms", names, "--json", files[0], "--html", files[1])
+    assert result.exit_code == 1
+    for text in (result.stdout, *(file.read_text(encoding="utf-8") for file in files)):
+        assert "P8" in text
+        assert "cbv of P8" in text
+        assert "sub-" not in text
+    names.write_text("id,pseudonym\nsub-0,P7\n")
+    result = check(tmp_path, scans, "--pseudonyms", names)
+    assert result.exit_code == 2
+    assert "2 of 3 cases without a pseudonym: sub-1, sub-2" in result.stderr
+
+
+def test_of_many_cases_the_clean_ones_are_only_counted(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        write_volume(tmp_path / "scans" / f"sub-{number:02d}_t1.nii", rng.random(GRID.shape, np.float32), GRID)
+    short, long = check(tmp_path, tmp_path / "scans"), check(tmp_path, tmp_path / "scans", "--all")
+    assert "sub-07" not in short.stdout
+    assert "30 cases: 30 clean" in short.stdout
+    assert "sub-07" in long.stdout
+
+
+def test_an_interruption_keeps_what_was_read(scans, tmp_path, monkeypatch):
+    import pipeline.bundle.check
+
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline.bundle.check, "check_dataset", interrupted)
+    result = check(tmp_path, scans)
+    assert result.exit_code == 130
+    assert "the cases that were read are kept" in result.stderr

@@ -1,0 +1,92 @@
+"""One case looked at: pieces, centres and boxes of its label by hand, foreground intensities on any grid."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.data.cases import Case
+from pipeline.data.examine import examine_headers, examine_voxels
+from pipeline.data.stack_rules import StackRules
+from pipeline.geometry import Grid
+from pipeline.io import write_volume
+
+GRID = Grid((10, 8, 6), np.diag([1.0, 2.0, 3.0, 1.0]))
+
+
+def ramp() -> np.ndarray:
+    return np.arange(480, dtype=np.float32).reshape(10, 8, 6)
+
+
+def case(tmp_path, ids: np.ndarray, grid: Grid = GRID) -> Case:
+    write_volume(tmp_path / "t1.nii.gz", ramp(), GRID)
+    write_volume(tmp_path / "label.nii.gz", ids, grid)
+    return Case("sub-01", {"t1": tmp_path / "t1.nii.gz"}, tmp_path / "label.nii.gz")
+
+
+def test_pieces_centres_and_box_of_a_label(tmp_path):
+    ids = np.zeros(GRID.shape, np.uint8)
+    ids[1, 1, 1] = ids[2, 2, 2] = 1  # touch at a corner: one piece
+    ids[9, 7, 5] = 1
+    ids[5, 4, 3] = 2
+    found = examine_voxels(case(tmp_path, ids), ["t1"], StackRules())
+    assert found.refusal is None
+    assert found.label.voxels == {0: 476, 1: 3, 2: 1}
+    assert found.label.components == {1: 2, 2: 1}
+    assert found.label.box_mm == (9, 14, 15)
+    assert found.label.centres[2] == pytest.approx((5.5 / 10, 4.5 / 8, 3.5 / 6))
+    assert found.channels["t1"].foreground.count == 4
+    assert found.channels["t1"].foreground.mean == pytest.approx(ramp()[ids > 0].mean())
+    assert found.channels["t1"].stored == "float32"
+
+
+def test_centres_are_those_of_the_world_not_of_the_file(tmp_path):
+    ids = np.zeros(GRID.shape, np.uint8)
+    ids[1, 6, 5] = 1
+    affine = np.diag([-1.0, 2.0, 3.0, 1.0])
+    grid = Grid(GRID.shape, affine)
+    write_volume(tmp_path / "t1.nii.gz", ramp(), grid)
+    write_volume(tmp_path / "label.nii.gz", ids, grid)
+    one = Case("sub-01", {"t1": tmp_path / "t1.nii.gz"}, tmp_path / "label.nii.gz")
+    found = examine_voxels(one, ["t1"], StackRules())
+    assert found.label.centres[1] == pytest.approx((1 - 1.5 / 10, 6.5 / 8, 5.5 / 6))
+
+
+def test_foreground_of_a_channel_on_another_grid_is_interpolated(tmp_path):
+    ids = np.zeros(GRID.shape, np.uint8)
+    ids[4, 4, 2:4] = 1
+    one = case(tmp_path, ids)
+    finer = Grid((20, 16, 12), np.diag([0.5, 1.0, 1.5, 1.0]))
+    z = np.broadcast_to(np.arange(12, dtype=np.float32) * 1.5, finer.shape)
+    write_volume(tmp_path / "pet.nii.gz", np.ascontiguousarray(z), finer)
+    two = Case("sub-01", {**one.image, "pet": tmp_path / "pet.nii.gz"}, one.label)
+    found = examine_voxels(two, ["t1", "pet"], StackRules())
+    assert found.channels["pet"].foreground.mean == pytest.approx((6 + 9) / 2)  # the slices' heights in mm
+    assert [repair for repair in found.repairs if repair.startswith("pet: resampled")]
+
+
+def test_an_absent_channel_may_be_zero_by_the_rules(tmp_path):
+    one = case(tmp_path, np.zeros(GRID.shape, np.uint8))
+    assert "no pet" in examine_voxels(one, ["t1", "pet"], StackRules()).refusal
+    found = examine_voxels(one, ["t1", "pet"], StackRules(missing_channels="zero"))
+    assert found.refusal is None
+    assert found.repairs == ("pet: absent, 0 everywhere",)
+
+
+@pytest.mark.parametrize("look", [examine_headers, examine_voxels])
+def test_headers_and_voxels_say_the_same_of_grids(tmp_path, look):
+    ids = np.zeros(GRID.shape, np.uint8)
+    one = case(tmp_path, ids, Grid(GRID.shape, np.diag([2.0, 2.0, 3.0, 1.0])))
+    assert "a label on another grid" in look(one, ["t1"], StackRules()).refusal
+    same = Case("sub-01", one.image, one.image["t1"])
+    assert "one file as image and as label" in look(same, ["t1"], StackRules()).refusal
+    gone = Case("sub-01", {"t1": tmp_path / "gone.nii.gz"})
+    found = look(gone, ["t1"], StackRules())
+    assert "no such file" in found.refusal
+    assert found.file_state == {str(tmp_path / "gone.nii.gz"): (-1, 0)}
+
+
+def test_of_hundreds_of_ids_only_the_voxels_are_counted(tmp_path):
+    found = examine_voxels(case(tmp_path, ramp().astype(np.uint16)), ["t1"], StackRules())
+    assert len(found.label.voxels) == 480
+    assert found.label.components == {}
