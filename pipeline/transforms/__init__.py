@@ -2,8 +2,9 @@
 
 `LoadImageStackd` loads, `NormalizeChannelsd` normalises, `SeparateObjectsd` and `BorderWeightsd` weigh the borders
 between objects, `ForegroundIndicesd` ends what is prepared once per case, `RandSpatialPatchd` picks and deforms
-patches, `ZeroAbsentChannelsd` comes last. A new one gets a file with its array logic as functions and, below, a thin
-MONAI `MapTransform` (random ones draw from `self.R` only, apart from applying it); it joins `tests/contracts`.
+patches, `RandElasticd` deforms alone, `ZeroAbsentChannelsd` comes last. A new one gets a file with its array logic as
+functions and, below, a thin MONAI `MapTransform` (random ones draw from `self.R` only, apart from applying it); it
+joins `tests/contracts`.
 """
 
 from pipeline.transforms.absent_channels import ZeroAbsentChannelsd
@@ -11,7 +12,10 @@ from pipeline.transforms.border_weights import BorderWeightsd
 from pipeline.transforms.foreground import ForegroundIndicesd
 from pipeline.transforms.load_image_stack import LoadImageStackd
 from pipeline.transforms.normalize import NormalizeChannelsd
-from pipeline.transforms.patch_sampling import SpatialPatchParameters, sample_patch
+from pipeline.transforms.patch_map import SpatialPatchParameters
+from pipeline.transforms.patch_sampling import sample_patch
+from pipeline.transforms.put_back import put_back
+from pipeline.transforms.rand_elastic import RandElasticd
 from pipeline.transforms.separate_objects import SeparateObjectsd
 from pipeline.transforms.spatial import RandSpatialPatchd
 
@@ -20,9 +24,11 @@ __all__ = [
     "ForegroundIndicesd",
     "LoadImageStackd",
     "NormalizeChannelsd",
+    "RandElasticd",
     "RandSpatialPatchd",
     "SeparateObjectsd",
     "SpatialPatchParameters",
     "ZeroAbsentChannelsd",
+    "put_back",
     "sample_patch",
 ]

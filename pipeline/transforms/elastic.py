@@ -101,7 +101,7 @@ def displacement_mm(
         (axes, *patch_size) float32, mm.
     """
     x, y, *z = (
-        _axis_weights(int(size), float(spacing), float(spacing_control), points)
+        axis_weights(int(size), float(spacing), float(spacing_control), points)
         for size, spacing, spacing_control, points in zip(
             patch_size, spacing_mm, control_spacing_mm, control.shape[1:], strict=True
         )
@@ -140,7 +140,7 @@ def bicubic_bound_mm(patch_size: Sequence[int], spacing_mm: Sequence[float], poi
     """
     steepest, largest = [], []
     for size, side in zip(patch_size, spacing_mm, strict=True):
-        weights = _bicubic_weights(int(size), points).double()
+        weights = bicubic_weights(int(size), points).double()
         steepest.append(float(weights.diff(dim=0).abs().sum(1).max()) / side if size > 1 else 0.0)
         largest.append(float(weights.abs().sum(1).max()))
     lipschitz = steepest[0] * largest[1] + steepest[1] * largest[0]
@@ -159,12 +159,12 @@ def bicubic_displacement_mm(control: np.ndarray, patch_size: Sequence[int]) -> t
     Returns:
         (2, *patch_size) float32, mm; at the corners, edges' middles and centre the control vectors themselves.
     """
-    x, y = (_bicubic_weights(int(size), points) for size, points in zip(patch_size, control.shape[1:], strict=True))
+    x, y = (bicubic_weights(int(size), points) for size, points in zip(patch_size, control.shape[1:], strict=True))
     return x @ torch.from_numpy(control) @ y.T
 
 
 @lru_cache(maxsize=64)
-def _bicubic_weights(size: int, points: int) -> torch.Tensor:
+def bicubic_weights(size: int, points: int) -> torch.Tensor:
     """Weight of every control point at every pixel of an axis, (size, points) float32."""
     a, positions = -0.75, np.linspace(0, points - 1, size)
     weights = np.zeros((size, points))
@@ -179,7 +179,8 @@ def _bicubic_weights(size: int, points: int) -> torch.Tensor:
 
 
 @lru_cache(maxsize=64)
-def _axis_weights(size: int, spacing_mm: float, control_spacing_mm: float, points: int) -> torch.Tensor:
+def axis_weights(size: int, spacing_mm: float, control_spacing_mm: float, points: int) -> torch.Tensor:
+    """B-spline weight of every control point at every voxel of a patch's axis, (size, points) float32."""
     extent = (size - 1) * spacing_mm / control_spacing_mm
     # The patch in the middle of the control points' range, so that a flip of the patch is a flip of the field.
     start = (points - 1 - extent) / 2

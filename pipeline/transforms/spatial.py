@@ -16,31 +16,38 @@ from monai.transforms import MapTransform, Randomizable
 from pipeline.errors import ConfigError, DataError, GeometryError
 from pipeline.transforms.elastic import bicubic_bound_mm, control_shape, max_std_mm, sample_control_vectors, unet_2015
 from pipeline.transforms.foreground import foreground_voxels
-from pipeline.transforms.patch_sampling import (
-    SpatialPatchParameters,
-    crop_patch,
-    interpolate_patch,
-    source_coordinates,
-)
+from pipeline.transforms.patch_map import SpatialPatchParameters
+from pipeline.transforms.patch_sampling import sample_patch
+from pipeline.transforms.resampling import compiled_loop
 
 logger = logging.getLogger(__name__)
 
 Range = float | Sequence[float]
+THICK_RATIO = 3.0
+"""Slices thicker than this many of their pixels' widths are thick."""
+THICK_LIMIT_DEGREES = 5.0
+"""By how much they are turned out of their plane at most."""
 
 LEAST_LABELLED_SHARE = 0.01
 """Of a patch: below, a warning. The published 3D U-Net labels 2.7%, the 2D one 46%."""
 
 
 class RandSpatialPatchd(Randomizable, MapTransform):
-    """Pick a patch, and rotate, scale, flip and elastically deform it, in millimetres and degrees, in 2D or 3D.
+    """Pick a patch, and rotate, shear, scale, flip and elastically deform it, in millimetres and degrees, in 2D or 3D.
 
-    Only the voxels that the patch needs are read, every channel is interpolated once (linearly), a label is looked up
-    (nearest). A patch for which neither the affine nor the elastic part is drawn is an exact crop. Beyond the volume
-    it goes on mirrored, as often as needed, as in inference.
+    Only the voxels that the patch needs are read, and every channel is interpolated once (linearly), as is the mask of
+    every class of a label, of which each voxel gets the largest. A patch for which neither the affine nor the elastic
+    part is drawn is an exact crop. Beyond the volume it goes on mirrored, as often as needed, as in inference.
 
     For a network that loses a margin, ``margin`` places the part of the patch that it labels: that part lies inside the
     volume, and the margin around it holds what really surrounds it, mirrored only beyond the volume (the overlap-tile
     strategy of Ronneberger et al., MICCAI 2015).
+
+    What was drawn is recorded in the patch, as text, under ``parameters_key``: `replay` makes the same patch from it,
+    and `pipeline.transforms.put_back` brings a patch, or its prediction, back onto the volume's grid.
+
+    A call gives one patch of one case, or ``num_samples`` of them, and an epoch of `pipeline.data.EpochSampler` has
+    every case once: cases are balanced, whatever their size, and within a case its classes.
 
     The result holds plain tensors: a patch has no grid of its own to go back to, and a MetaTensor costs more time per
     intensity transform and per collated batch than a small patch's interpolation. Other entries of the item are
@@ -54,11 +61,14 @@ class RandSpatialPatchd(Randomizable, MapTransform):
         num_samples: patches per call; one is returned as a dict, several as a list of them.
         foreground_share: probability that the patch's centre is a voxel of a class: each class that is present is
             equally likely, then each of its voxels. Otherwise the patch lies anywhere inside the volume.
-        affine_probability: of rotation and scaling, together.
+        affine_probability: of rotation, shear and scaling, together.
         rotation_degrees: about the three array axes: one limit for all, or per axis a limit (from -limit to limit) or
             (low, high). ``(0, 0, 30)`` confines it to the plane of the first two axes. In 2D one limit, or a list with
             one (low, high).
         scaling: (low, high) for all axes, or one pair per axis; drawn for each axis on its own.
+        shear_degrees: angles of the shears of x with y, x with z and y with z, given as for ``rotation_degrees``.
+        confine_thick_slices: where slices are more than 3 times as thick as their pixels are wide, turn and shear out
+            of the slice's plane by at most 5 degrees, whatever the ranges say: what lies between slices is not known.
         flip_axes: axes that may be mirrored, each with ``flip_probability``.
         elastic_probability: of elastic deformation.
         elastic: ``"bspline"``, or in 2D ``"unet_2015"``: 3 x 3 random vectors over the patch, with bicubic
@@ -69,6 +79,10 @@ class RandSpatialPatchd(Randomizable, MapTransform):
             (low, high) from which it is drawn.
         margin: voxels per side of the patch that the network needs around what it labels: one number, or one per axis.
         padding_mode: ``"mirror"`` or ``"edge"``.
+        label_interpolation: ``"majority"``, the class of the largest linearly interpolated mask, or ``"nearest"``, the
+            nearest voxel, whose error is larger: 1 - Dice to a deformed sphere is 0.0184 for nearest and 0.0111 for
+            majority at a radius of 20 mm and 1 mm voxels, 0.0518 and 0.0404 at 5 mm slices.
+        parameters_key: where the drawn parameters go; None for nowhere.
         foreground_key: where `ForegroundIndicesd` left the voxels of each class; without it the label is searched at
             each call, which is right but slow.
 
@@ -99,6 +113,10 @@ class RandSpatialPatchd(Randomizable, MapTransform):
         foreground_key: str = "foreground",
         elastic: str = "bspline",
         margin: int | Sequence[int] = 0,
+        shear_degrees: Range | Sequence[Range] = 0.0,
+        confine_thick_slices: bool = True,
+        label_interpolation: str = "majority",
+        parameters_key: str | None = "spatial_parameters",
         allow_missing_keys: bool = True,
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
@@ -132,11 +150,20 @@ class RandSpatialPatchd(Randomizable, MapTransform):
         shares = (foreground_share, affine_probability, flip_probability, elastic_probability)
         if not all(0 <= share <= 1 for share in shares):
             raise ConfigError(f"probabilities {shares}", expected="between 0 and 1")
+        if label_interpolation not in ("nearest", "majority"):
+            raise ConfigError(f"label_interpolation={label_interpolation!r}", expected="nearest or majority")
+        self.label_interpolation, self.parameters_key = label_interpolation, parameters_key
+        # In the process that makes data loaders' workers, so that they need not load it each.
+        compiled_loop()
         self.label_key, self.foreground_key, self.num_samples = label_key, foreground_key, int(num_samples)
         self.foreground_share, self.affine_probability = foreground_share, affine_probability
         self.flip_axes, self.flip_probability = tuple(flip_axes), flip_probability
         self.elastic_probability, self.padding_mode = elastic_probability, padding_mode
-        self.rotation_degrees = _rotation_ranges(rotation_degrees, dims)
+        self.rotation_degrees = _angle_ranges("rotation_degrees", rotation_degrees, dims)
+        self.shear_degrees = _angle_ranges("shear_degrees", shear_degrees, dims)
+        if any(abs(angle) >= 60 for limits in self.shear_degrees for angle in limits):
+            raise ConfigError(f"shear_degrees={shear_degrees}", expected="less than 60 degrees")
+        self.confine_thick_slices = confine_thick_slices
         self.scaling = _scaling_ranges(scaling, dims)
         self.elastic = elastic
         spacing = np.broadcast_to(np.asarray(elastic_spacing_mm, dtype=float), dims)
@@ -169,10 +196,17 @@ class RandSpatialPatchd(Randomizable, MapTransform):
         start = self._start(shape, foreground)
         flips = [axis in self.flip_axes and bool(self.R.rand() < self.flip_probability) for axis in range(self.dims)]
         rotation: tuple[float, ...] = (0.0,) * len(self.rotation_degrees)
+        shear = rotation
         scaling: tuple[float, ...] = (1.0,) * self.dims
         control, control_spacing_mm = None, self.elastic_spacing_mm if self.elastic == "bspline" else None
         if self.R.rand() < self.affine_probability:
-            rotation = tuple(self.R.uniform(low, high) for low, high in self.rotation_degrees)
+            turns, shears = list(self.rotation_degrees), list(self.shear_degrees)
+            if self.confine_thick_slices and self.dims == 3:
+                turns = _confined(turns, spacing_mm, ((1, 2), (0, 2), (0, 1)))
+                shears = _confined(shears, spacing_mm, ((0, 1), (0, 2), (1, 2)))
+            rotation = tuple(self.R.uniform(low, high) for low, high in turns)
+            if any(low != 0 or high != 0 for low, high in shears):
+                shear = tuple(self.R.uniform(low, high) for low, high in shears)
             scaling = tuple(self.R.uniform(low, high) for low, high in self.scaling)
         if self.R.rand() < self.elastic_probability:
             std_mm = self.R.uniform(*self.elastic_std_mm)
@@ -181,7 +215,7 @@ class RandSpatialPatchd(Randomizable, MapTransform):
             else:
                 points = control_shape(self.patch_size, spacing_mm, self.elastic_spacing_mm)
                 control = sample_control_vectors(self.R, points, std_mm, self.elastic_spacing_mm)
-        return SpatialPatchParameters(start, tuple(flips), rotation, scaling, control, control_spacing_mm)
+        return SpatialPatchParameters(start, tuple(flips), rotation, scaling, control, control_spacing_mm, shear)
 
     def _start(self, shape: Sequence[int], foreground: Mapping[int, np.ndarray]) -> tuple[int, ...]:
         classes = sorted(foreground)
@@ -203,9 +237,8 @@ class RandSpatialPatchd(Randomizable, MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Any:
         item = {key: value for key, value in data.items() if key != self.foreground_key}
-        present = list(self.key_iterator(item))
-        volumes = {key: item[key].as_tensor() if isinstance(item[key], MetaTensor) else item[key] for key in present}
-        shape, spacing_mm = self._grid(item, volumes)
+        volumes = self._volumes(item)
+        shape, spacing_mm = shape_and_spacing_mm(item, volumes, self.dims)
         foreground = data.get(self.foreground_key)
         if foreground is None:
             label = volumes.get(self.label_key)
@@ -214,43 +247,86 @@ class RandSpatialPatchd(Randomizable, MapTransform):
         for _ in range(self.num_samples):
             parameters = self.randomize(shape, spacing_mm, foreground)
             patches.append({**item, **self._sample(volumes, parameters, spacing_mm)})
+            if self.parameters_key is not None:
+                patches[-1][self.parameters_key] = parameters.to_json()
         return patches[0] if self.num_samples == 1 else patches
+
+    def replay(self, data: Mapping[Hashable, Any], parameters: SpatialPatchParameters | str) -> dict[Hashable, Any]:
+        """The patch of an item that was once made with these parameters, or another item's with the same.
+
+        Args:
+            data: an item as for a call, of any key's volumes.
+            parameters: what a patch holds under ``parameters_key``.
+        """
+        if isinstance(parameters, str):
+            parameters = SpatialPatchParameters.from_json(parameters)
+        item = {key: value for key, value in data.items() if key != self.foreground_key}
+        volumes = self._volumes(item)
+        patch = {**item, **self._sample(volumes, parameters, shape_and_spacing_mm(item, volumes, self.dims)[1])}
+        return patch if self.parameters_key is None else {**patch, self.parameters_key: parameters.to_json()}
+
+    def _volumes(self, item: Mapping[Hashable, Any]) -> dict[Hashable, torch.Tensor]:
+        present = list(self.key_iterator(dict(item)))
+        return {key: item[key].as_tensor() if isinstance(item[key], MetaTensor) else item[key] for key in present}
 
     def _sample(
         self, volumes: Mapping[Hashable, torch.Tensor], parameters: SpatialPatchParameters, spacing_mm: Sequence[float]
     ) -> dict[Hashable, torch.Tensor]:
-        if parameters.is_crop:
-            return {k: crop_patch(v, parameters, self.patch_size, self.padding_mode) for k, v in volumes.items()}
-        coordinates = source_coordinates(parameters, self.patch_size, spacing_mm)
         return {
-            key: interpolate_patch(volume, coordinates, self.padding_mode, nearest=key == self.label_key)
+            key: sample_patch(
+                volume,
+                parameters,
+                self.patch_size,
+                spacing_mm,
+                self.padding_mode,
+                self.label_interpolation if key == self.label_key else "linear",
+            )
             for key, volume in volumes.items()
         }
 
-    def _grid(
-        self, item: Mapping[Hashable, Any], volumes: Mapping[Hashable, torch.Tensor]
-    ) -> tuple[tuple[int, ...], tuple[float, ...]]:
-        case_id = item.get("case_id")
-        shapes = {key: tuple(volume.shape[1:]) for key, volume in volumes.items()}
-        if len(set(shapes.values())) != 1 or any(len(shape) != self.dims for shape in shapes.values()):
-            expected = f"one {'(H, W, D)' if self.dims == 3 else '(H, W)'} for image and label"
-            raise GeometryError(f"shapes {shapes}", case=case_id, expected=expected)
-        with_affine = next((item[key] for key in volumes if isinstance(item[key], MetaTensor)), None)
-        if with_affine is None:
-            raise DataError(
-                "arrays without an affine", case=case_id, expected="a MetaTensor: millimetres need a voxel size"
-            )
-        affine = np.asarray(with_affine.affine, dtype=np.float64)
-        return next(iter(shapes.values())), tuple(np.linalg.norm(affine[:3, : self.dims], axis=0).tolist())
+
+def shape_and_spacing_mm(
+    item: Mapping[Hashable, Any], volumes: Mapping[Hashable, torch.Tensor], dims: int
+) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Of the one grid that all volumes of an item are on.
+
+    Raises:
+        GeometryError: volumes on several grids, or not of ``dims`` axes.
+        DataError: no volume with an affine.
+    """
+    case_id = item.get("case_id")
+    shapes = {key: tuple(volume.shape[1:]) for key, volume in volumes.items()}
+    if len(set(shapes.values())) != 1 or any(len(shape) != dims for shape in shapes.values()):
+        expected = f"one {'(H, W, D)' if dims == 3 else '(H, W)'} for image and label"
+        raise GeometryError(f"shapes {shapes}", case=case_id, expected=expected)
+    with_affine = next((item[key] for key in volumes if isinstance(item[key], MetaTensor)), None)
+    if with_affine is None:
+        expected = "a MetaTensor: millimetres need a voxel size"
+        raise DataError("arrays without an affine", case=case_id, expected=expected)
+    affine = np.asarray(with_affine.affine, dtype=np.float64)
+    return next(iter(shapes.values())), tuple(np.linalg.norm(affine[:3, :dims], axis=0).tolist())
 
 
-def _rotation_ranges(value: Any, dims: int) -> tuple[tuple[float, float], ...]:
+def _confined(
+    ranges: Sequence[tuple[float, float]], spacing_mm: Sequence[float], axes: Sequence[tuple[int, int]]
+) -> list[tuple[float, float]]:
+    """Angle ranges for a grid: those in a plane (its two ``axes``) with the thick axis cut to `THICK_LIMIT_DEGREES`."""
+    thick = int(np.argmax(spacing_mm))
+    others = max(side for axis, side in enumerate(spacing_mm) if axis != thick)
+    limit = THICK_LIMIT_DEGREES if spacing_mm[thick] > THICK_RATIO * others else math.inf
+    return [
+        (float(np.clip(low, -limit, limit)), float(np.clip(high, -limit, limit))) if thick in plane else (low, high)
+        for (low, high), plane in zip(ranges, axes, strict=True)
+    ]
+
+
+def _angle_ranges(name: str, value: Any, dims: int) -> tuple[tuple[float, float], ...]:
     turns = 3 if dims == 3 else 1
     values = [value] * turns if isinstance(value, int | float) else list(value)
     ranges = [(-float(v), float(v)) if isinstance(v, int | float) else (float(v[0]), float(v[1])) for v in values]
     if len(ranges) != turns or any(low > high for low, high in ranges):
         expected = "one limit, or per axis a limit or (low, high)" if dims == 3 else "one limit, or [(low, high)]"
-        raise ConfigError(f"rotation_degrees={value}", expected=expected)
+        raise ConfigError(f"{name}={value}", expected=expected)
     return tuple(ranges)
 
 

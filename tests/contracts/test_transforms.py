@@ -25,6 +25,13 @@ CONFIGS = {
     "SeparateObjectsd": {},
     "BorderWeightsd": {"keys": "label"},
     "ForegroundIndicesd": {},
+    "RandElasticd": {
+        "keys": ["image", "label"],
+        "sigma_range": [9, 13],
+        "magnitude_range": [50, 100],
+        "prob": 1.0,
+        "mode": ["bilinear", "majority"],
+    },
     "ZeroAbsentChannelsd": {"keys": "image"},
     "RandSpatialPatchd": {
         "keys": ["image", "label", "weight"],

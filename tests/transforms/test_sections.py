@@ -16,7 +16,7 @@ from pipeline.transforms import (
     SpatialPatchParameters,
     sample_patch,
 )
-from pipeline.transforms.patch_sampling import source_coordinates
+from pipeline.transforms.patch_map import source_coordinates
 
 SHAPE = (40, 31)
 RNG = np.random.default_rng(0)
@@ -107,7 +107,7 @@ def test_interpolation_equals_scipy(elastic):
     for channel in range(2):
         expected = ndimage.map_coordinates(item["image"][channel].numpy(), where, order=1, mode="mirror")
         np.testing.assert_allclose(result[channel], expected, atol=2e-4)
-    label = sample_patch(item["label"].as_tensor(), drawn, patch, spacing, nearest=True)
+    label = sample_patch(item["label"].as_tensor(), drawn, patch, spacing, interpolation="nearest")
     expected = ndimage.map_coordinates(item["label"][0].numpy(), where, order=0, mode="mirror")
     assert (label[0].numpy() != expected).mean() < 0.02  # ties alone
 

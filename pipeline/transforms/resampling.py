@@ -1,0 +1,150 @@
+"""`resample`: a patch by the compiled loop (compiled_loop.py), in threads; `compiled_loop`: whether that runs here.
+
+Threads are Python's, over rows of the patch, the loop running without the interpreter's lock: numba's own thread pools
+end the process when two threads use them at once, or when a data loader forks after one has been used. There are as
+many as torch uses: one in a data loader's worker. No voxel depends on their number.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from threading import Lock
+from types import ModuleType
+
+import numpy as np
+import torch
+
+from pipeline.transforms.patch_map import PatchMap, border_index
+
+logger = logging.getLogger(__name__)
+
+_VOXELS_PER_THREAD = 20_000  # about 0.3 ms of work; handing it to a thread takes a tenth of that
+_SHARES_PER_THREAD = 4  # so that a thread that is held up does not hold up all
+_SAME_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_NO_TABLE = np.zeros(0, np.int32)
+_NO_WEIGHTS = np.zeros((1, 0), np.float32)
+_NOWHERE = PatchMap(np.zeros((3, 4)), np.zeros((3, 0, 0, 0), np.float32), (_NO_WEIGHTS,) * 3, (0, 0, 0), (0, 0, 0))
+_lock = Lock()
+_pools: dict[int, ThreadPoolExecutor] = {}
+
+
+def _begin_anew() -> None:
+    """In a forked process: threads do not survive a fork, and what they held stays held."""
+    global _lock
+    _lock = Lock()
+    _pools.clear()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_begin_anew)
+
+
+@lru_cache(maxsize=1)
+def _loaded() -> ModuleType | None:
+    began = time.perf_counter()
+    try:
+        from pipeline.transforms import compiled_loop as loop
+    except (ImportError, SystemError) as error:  # numba raises either where it does not support the installed NumPy
+        logger.warning("Patches are resampled by torch, several times slower than by the compiled loop: %s", error)
+        return None
+    if not loop.is_kept():
+        logger.info("Compiling the loop that resamples patches, once per machine; it takes about half a minute")
+    for function in (loop.linear, loop.nearest, loop.majority):
+        dtype = torch.float32 if function is loop.linear else torch.uint8
+        _run(function, torch.zeros(1, 1, 1, 1, dtype=dtype), _NOWHERE, (1, 1, 1), "edge")
+    logger.info("Patches are resampled by the compiled loop, ready after %.1f s", time.perf_counter() - began)
+    return loop
+
+
+def compiled_loop() -> ModuleType | None:
+    """The compiled loop, ready to run; None where numba is missing or does not run. The first call logs which it is."""
+    with _lock:
+        return _loaded()
+
+
+def resample(
+    loop: ModuleType,
+    volume: torch.Tensor,
+    patch_map: PatchMap,
+    patch_size: Sequence[int],
+    border: str,
+    interpolation: str,
+) -> torch.Tensor:
+    """The patch (C, *patch_size) of a volume (C, H, W[, D]).
+
+    Voxels are read where they lie, whatever the order of axes in memory: of a mapped file, those alone that are needed.
+
+    Args:
+        loop: what `compiled_loop` gave.
+        volume: float32 where interpolation is ``"linear"``, otherwise of any type.
+        interpolation: ``"linear"``, ``"nearest"`` or ``"majority"``.
+    """
+    dtype = volume.dtype
+    if interpolation != "linear":
+        volume = volume.view(_SAME_SIZE[dtype.itemsize])  # labels are compared and copied, whatever their type
+    patch = _run(getattr(loop, interpolation), volume, patch_map, tuple(patch_size), border)
+    return patch.view(dtype).reshape(len(volume), *patch_size)
+
+
+def _run(
+    function: Callable, volume: torch.Tensor, patch_map: PatchMap, patch_size: tuple[int, ...], border: str
+) -> torch.Tensor:
+    if volume.ndim == 3:
+        volume = volume[:, None]
+    channels, *size = volume.shape
+    # An axis of one voxel is not walked along, and a stride of 0 says so.
+    between, *strides = (step if n > 1 else 0 for n, step in zip(volume.shape, volume.stride(), strict=True))
+    memory = 1 + sum((n - 1) * step for n, step in zip(volume.shape, volume.stride(), strict=True))
+    flat = volume.as_strided((memory,), (1,)).numpy()
+    beyond = any(low < 0 or high >= n for low, high, n in zip(patch_map.low, patch_map.high, size, strict=True))
+    tables = [
+        (border_index(low, high - low + 2, n, border) * step).astype(np.int32) if beyond else _NO_TABLE
+        for low, high, n, step in zip(patch_map.low, patch_map.high, size, strides, strict=True)
+    ]
+    grid = np.array([channels, between, *strides, *size, *patch_map.low], dtype=np.int64)
+    first, second, third = patch_map.weights
+    moved = third.T != 0
+    support = np.stack([moved.argmax(1), moved.shape[1] - moved[:, ::-1].argmax(1)], axis=1) * moved.any(1)[:, None]
+    *_, height, width = (1, *patch_size)
+    rows = math.prod(patch_size) // width
+    patch = torch.empty(channels, rows * width, dtype=volume.dtype)
+    arguments = (
+        flat, grid, *tables, patch_map.affine, patch_map.control, first, second, np.ascontiguousarray(third.T),
+        support.astype(np.int64), height, width, patch.numpy(),
+    )  # fmt: skip
+    try:
+        _in_threads(lambda begin, end: function(*arguments, begin, end), rows, channels * rows * width)
+    except OSError as error:  # at the first call for a type: compiled, but the disk is full
+        logger.warning("Compiled code could not be kept for the next time: %s", error)
+        _in_threads(lambda begin, end: function(*arguments, begin, end), rows, channels * rows * width)
+    return patch
+
+
+def _in_threads(work: Callable[[int, int], None], rows: int, voxels: int) -> None:
+    """``work(begin, end)`` over all rows, in this thread and as many others as torch would use."""
+    threads = min(torch.get_num_threads(), voxels // _VOXELS_PER_THREAD, rows)
+    if threads <= 1:
+        work(0, rows)
+        return
+    edges = np.linspace(0, rows, min(rows, threads * _SHARES_PER_THREAD) + 1).astype(int).tolist()
+    shares = iter(list(itertools.pairwise(edges)))
+
+    def take() -> None:
+        for begin, end in shares:  # the next of a list iterator is one step under the interpreter's lock
+            work(begin, end)
+
+    with _lock:
+        pool = _pools.get(threads)
+        if pool is None:
+            pool = _pools[threads] = ThreadPoolExecutor(threads - 1, thread_name_prefix="resample")
+    others = [pool.submit(take) for _ in range(threads - 1)]
+    take()
+    for other in others:
+        other.result()
