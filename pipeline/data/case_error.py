@@ -22,10 +22,10 @@ def failing_step(error: BaseException) -> tuple[str, BaseException]:
     """
     step = ""
     while isinstance(error, RuntimeError) and error.__cause__ is not None:
-        match = re.match(r"applying transform (?:<(?:.*\.)?(?P<object>\w+) object|<function|(?P<name>\w+))", str(error))
+        match = re.match(r"applying transform (?:<(?:function )?(?:.*\.)?<?)?(\w+)", str(error))
         if match is None:
             break
-        step, error = match["object"] or match["name"] or step, error.__cause__
+        step, error = match[1], error.__cause__
     return step, error
 
 
