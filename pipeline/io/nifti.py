@@ -30,16 +30,14 @@ from pipeline.errors import DataError, PipelineError
 from pipeline.geometry import Grid
 from pipeline.io.atomic import write_whole
 from pipeline.io.deflate import Piece, write_pieces
-from pipeline.io.header import VolumeHeader, parse_header
+from pipeline.io.header import HEADER_BYTES, VolumeHeader, parse_header
 from pipeline.io.policy import STRICT, ReadPolicy
 from pipeline.io.space import QFORM_SFORM_LIMIT_VOXELS
 from pipeline.io.stream import first_bytes, is_compressed, opened
 from pipeline.io.values import Conversion, as_stored, stored_type
 
-_HEADER_BYTES = 540  # the longer of the two header kinds
 _CHUNK_BYTES = 1 << 20
 _SLAB_VOXELS = 1 << 18  # stays in the processor's cache from decompression to conversion
-_PADDING_BYTES = 4096  # zeros behind the last voxel, up to a disk's block, are what a copy from a tape or a disk adds
 _PIECE_BYTES = 16 << 20  # compressed at a time by each thread
 _HIGHEST_GZIP_RATIO = 1100  # deflate can't shrink by more than 1032: a header that promises more is wrong
 
@@ -86,7 +84,7 @@ def read_volume(
         raise TypeError(f"read_volume gives floating and integer types; asked for {dtype}")
     with opened(file) as stream:
         # Of the stream that is verified, so that header and voxels are of one file whoever replaces it meanwhile.
-        header = _header(stream.read(_HEADER_BYTES), file.stat().st_size, file, policy)
+        header = _header(stream.read(HEADER_BYTES), file.stat().st_size, file, policy)
         conversion = Conversion(header, dtype)
         stream.seek(header.offset)
         array = _read_voxels(stream, header, conversion, file)
@@ -105,7 +103,7 @@ def read_header(path: str | PathLike[str], policy: ReadPolicy = STRICT) -> Volum
         DataError, GeometryError: as `read_volume`, as far as the header shows it.
     """
     file = Path(path)
-    return _header(*first_bytes(file, _HEADER_BYTES), file, policy)
+    return _header(*first_bytes(file, HEADER_BYTES), file, policy)
 
 
 def read_grid(path: str | PathLike[str], policy: ReadPolicy = STRICT) -> Grid:
@@ -183,11 +181,15 @@ def _read_voxels(stream: BinaryIO, header: VolumeHeader, conversion: Conversion,
 
 
 def _require_end(stream: BinaryIO, file: Path) -> None:
-    """Read on to the end, where gzip's checksum and length are verified."""
-    surplus, zeros = 0, True
+    """Read on to the end, where gzip's checksum and length are verified.
+
+    Zeros are no exception: air that a header with one row too few leaves over looks like the padding of a disk's block,
+    and every voxel before it would lie in another place. The length is also what shows that the type is the right one.
+    """
+    surplus = 0
     while block := stream.read(_CHUNK_BYTES):
-        surplus, zeros = surplus + len(block), zeros and not block.strip(b"\0")
-    if surplus and not (zeros and surplus < _PADDING_BYTES):
+        surplus += len(block)
+    if surplus:
         raise DataError(
             f"{surplus} bytes behind the last voxel",
             file=file,
