@@ -283,6 +283,26 @@ def test_write_refuses_what_it_can_not_keep(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_writes_any_grid_that_it_is_asked_for(tmp_path):
+    sheared = np.diag([1.0, 1, 1, 1])
+    sheared[0, 1] = 0.5
+    for affine in (np.diag([1.0, 1, 40, 1]), np.diag([1e-3, 1e-3, 1, 1]), np.diag([1.0, 1, 3000, 1]), sheared):
+        grid = Grid((2, 3, 4), affine)
+        write_volume(tmp_path / "a.nii.gz", np.ones(grid.shape), grid)
+        np.testing.assert_allclose(nibabel.load(tmp_path / "a.nii.gz").affine, affine, rtol=1e-6)
+    wide = ReadPolicy(spacing_limits_mm=(0.01, 50))
+    write_volume(tmp_path / "a.nii.gz", np.ones((2, 3, 4)), Grid((2, 3, 4), np.diag([1.0, 1, 40, 1])))
+    assert read_grid(tmp_path / "a.nii.gz", wide).spacing_mm == (1, 1, 40)
+
+
+@pytest.mark.parametrize("affine", [np.full((4, 4), np.nan), np.diag([0.0, 1, 1, 1]), np.diag([1e39, 1, 1, 1])])
+def test_does_not_write_a_grid_that_describes_no_volume(tmp_path, affine):
+    with pytest.raises(GeometryError, match="a grid") as refusal:
+        write_volume(tmp_path / "a.nii.gz", np.ones((2, 3, 4)), Grid((2, 3, 4), affine))
+    assert refusal.value.file == str(tmp_path / "a.nii.gz")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_failures_leave_no_half_file(tmp_path, monkeypatch):
     grid, labels = Grid((2, 2, 2), np.eye(4)), np.ones((2, 2, 2), np.uint8)
     with pytest.raises(DataError, match="can't be written"):
@@ -312,7 +332,7 @@ def test_a_file_that_changed_on_the_way_is_not_renamed(tmp_path, monkeypatch):
         return zlib.crc32(start + voxels), len(start + voxels)
 
     monkeypatch.setattr(nifti, "write_pieces", lose_a_bit)
-    with pytest.raises(DataError, match="other voxels"):
+    with pytest.raises(DataError, match="other bytes"):
         write_volume(tmp_path / "a.nii", np.ones((2, 2, 2), np.uint8), Grid((2, 2, 2), np.eye(4)))
     assert list(tmp_path.iterdir()) == []
 
