@@ -7,7 +7,12 @@ case sub-01, file cbf.nii.gz: found 2 NaN voxels; expected finite values; to fix
 
 from __future__ import annotations
 
+import re
 from os import PathLike, fspath
+
+# What would steer a terminal or turn the direction of what it shows, and what no encoding takes.
+_CONTROL = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+_IN_TEXT, _IN_NAME = re.compile(f"[{_CONTROL}]"), re.compile(f"[\t\n{_CONTROL}]")
 
 
 class PipelineError(ValueError):
@@ -21,6 +26,10 @@ class PipelineError(ValueError):
         file: the file that was read or written.
 
     ``found`` alone is enough to construct one, so that an error survives the trip from a data loader's worker process.
+    The text shows control characters escaped: an id or a name is whatever stood in somebody's table.
+
+    >>> print(DataError("no such file", case="sub-\\x1b[2J01"))
+    case sub-\\x1b[2J01: found no such file
     """
 
     def __init__(
@@ -37,15 +46,16 @@ class PipelineError(ValueError):
         super().__init__(found)
 
     def __str__(self) -> str:
-        where = [f"{name} {value}" for name, value in (("case", self.case), ("file", self.file)) if value]
+        named = (("case", self.case), ("file", self.file))
+        where = [f"{name} {_IN_NAME.sub(_escaped, str(value))}" for name, value in named if value]
         if not where and not self.expected and not self.fix:
-            return self.found
+            return _IN_TEXT.sub(_escaped, self.found)
         parts = [f"found {self.found}" if self.expected or where else self.found]
         if self.expected:
             parts.append(f"expected {self.expected}")
         if self.fix:
             parts.append(f"to fix it: {self.fix}")
-        return (", ".join(where) + ": " if where else "") + "; ".join(parts)
+        return (", ".join(where) + ": " if where else "") + _IN_TEXT.sub(_escaped, "; ".join(parts))
 
     def __reduce__(self):
         return _rebuild, (type(self), self.found, self.expected, self.fix, self.case, self.file)
@@ -53,6 +63,10 @@ class PipelineError(ValueError):
     def for_case(self, case: str) -> PipelineError:
         """The same error with the case's id, where the code that raised it could not know it."""
         return _rebuild(type(self), self.found, self.expected, self.fix, self.case or case, self.file)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode("ascii")
 
 
 def _rebuild(kind, found, expected, fix, case, file) -> PipelineError:

@@ -17,10 +17,14 @@ from pipeline.io.policy import STRICT, ReadPolicy
 LABEL_ROUNDING = 1e-3
 """How far a stored label may lie from an integer: what scl_slope's rounding leaves, no interpolation."""
 
+_ZERO_ROUNDING = 1e-6
+"""How far a label of 0 may lie from 0, as a share of the largest: what scl_slope and scl_inter leave as float32."""
+
 _MOST_NAMED = 8
 """Ids that a refusal lists: an image in place of a label has thousands."""
 
 _HIGHEST_ID = 2**62
+_EXACT_IN_FLOAT64 = 2**53
 
 
 def require_label_grid(path: str | PathLike[str], own: Grid, grid: Grid) -> str | None:
@@ -107,8 +111,20 @@ def _read_exactly(path: str | PathLike[str], policy: ReadPolicy) -> Volume:
     if is_section(path):
         return read_image(path)
     header = read_header(path, policy)
-    kind = header.dtype.newbyteorder("=")
-    return read_image(path, kind if (header.slope, header.intercept) == (1, 0) else np.dtype(np.float64), policy)
+    if (header.slope, header.intercept) == (1, 0):
+        return read_image(path, header.dtype.newbyteorder("="), policy)
+    volume = read_image(path, np.float64, policy)
+    values = np.array([volume.array.min(), volume.array.max()])
+    largest = max(np.abs(values).max(), np.abs((values - header.intercept) / header.slope).max())
+    if largest >= _EXACT_IN_FLOAT64:
+        raise LabelError(
+            f"scaled label ids of more digits than float64 holds (scl_slope {header.slope:g}, "
+            f"scl_inter {header.intercept:g}, up to {largest:.6g})",
+            file=path,
+            expected="ids below 2**53, or stored without scaling",
+            fix="number anew",
+        )
+    return volume
 
 
 def _whole_numbers(array: np.ndarray, path: str | PathLike[str]) -> tuple[np.ndarray, bool]:
@@ -120,6 +136,8 @@ def _whole_numbers(array: np.ndarray, path: str | PathLike[str]) -> tuple[np.nda
     ids = np.rint(array)
     distance = np.abs(array - ids)
     off = distance > LABEL_ROUNDING
+    # A nonzero that became 0 would be a lesion lost: probabilities may all be small.
+    off |= (ids == 0) & (distance > _ZERO_ROUNDING * np.abs(array).max(initial=0))
     if off.any():
         raise LabelError(
             f"{np.count_nonzero(off)} voxels whose label is no integer, such as {array[off].min():.6g}",

@@ -20,6 +20,9 @@ from pipeline.geometry import Grid
 from pipeline.io.policy import STRICT, ReadPolicy
 from pipeline.io.space import affine_mm
 
+HEADER_BYTES = 540 + 4 + 8
+"""The longer of the two header kinds, the flag of header extensions, and what the first of them says of itself."""
+
 _REAL_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 
 # What else is given the name of a NIfTI file, by how it begins (DICOM: after 128 bytes).
@@ -34,6 +37,7 @@ _OTHER_FORMATS = {
     b"II*\0": "a TIFF picture",
     b"MM\0*": "a TIFF picture",
     b"\0\0\0\1": "an MGH image",
+    b"\0\5\x16\7": "what macOS notes beside a file (AppleDouble, ._name)",
     b"ObjectType": "a MetaImage header",
     b"version https://git-lfs": "a pointer of Git LFS instead of the file",
 }
@@ -67,7 +71,7 @@ class VolumeHeader:
 
 
 def parse_header(block: bytes, file: str | PathLike[str], policy: ReadPolicy = STRICT) -> VolumeHeader:
-    """Interpret the first 540 bytes (or fewer) of a NIfTI file.
+    """Interpret the first `HEADER_BYTES` (or fewer) of a NIfTI file.
 
     Args:
         block: of the decompressed file.
@@ -89,7 +93,7 @@ def parse_header(block: bytes, file: str | PathLike[str], policy: ReadPolicy = S
     elif not math.isfinite(intercept):
         raise DataError(f"scl_inter {intercept}", file=file, expected="a finite intercept", fix="export the file again")
     affine = affine_mm(header, shape, file, policy, repairs)
-    start, volume_bytes = _voxel_offset(header, file), math.prod(shape) * dtype.itemsize
+    start, volume_bytes = _voxel_offset(header, block, file), math.prod(shape) * dtype.itemsize
     return VolumeHeader(
         dtype,
         start + chosen * volume_bytes,
@@ -198,10 +202,22 @@ def _stored_type(header: Nifti1Header, file, repairs: list[str]) -> np.dtype:
     return dtype
 
 
-def _voxel_offset(header: Nifti1Header, file) -> int:
+def _voxel_offset(header: Nifti1Header, block: bytes, file) -> int:
     offset, least = float(header["vox_offset"]), int(header["sizeof_hdr"]) + 4
     if offset == 0:  # written by some tools; the standard then means the first place possible
-        return least
+        offset = least
     if not math.isfinite(offset) or offset < least or offset != int(offset):
         raise DataError(f"voxels at byte {offset:g}", file=file, expected=f"at {least} or later", fix="export it again")
+    # Some tools leave the flag's byte as it was: it counts where what follows has the form of an extension, whose
+    # length is a multiple of 16 and whose code is even.
+    flagged = any(block[least - 4 : least - 3])
+    size, code = np.frombuffer(block[least : least + 8].ljust(8, b"\0"), f"{header.endianness}i4").tolist()
+    extension = flagged and size >= 16 and size % 16 == 0 and 0 <= code < 2**16 and code % 2 == 0
+    if extension and least + size > offset:
+        raise DataError(
+            f"voxels at byte {int(offset)}, inside a header extension from byte {least} to byte {least + size}",
+            file=file,
+            expected=f"voxels from byte {least + size} (vox_offset)",
+            fix="export it again, or correct vox_offset",
+        )
     return int(offset)

@@ -26,20 +26,18 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 
-from pipeline.errors import DataError, PipelineError
+from pipeline.errors import DataError, GeometryError, PipelineError
 from pipeline.geometry import Grid
 from pipeline.io.atomic import write_whole
 from pipeline.io.deflate import Piece, write_pieces
-from pipeline.io.header import VolumeHeader, parse_header
+from pipeline.io.header import HEADER_BYTES, VolumeHeader, parse_header
 from pipeline.io.policy import STRICT, ReadPolicy
-from pipeline.io.space import QFORM_SFORM_LIMIT_VOXELS
+from pipeline.io.space import QFORM_SFORM_LIMIT_VOXELS, require_volume
 from pipeline.io.stream import first_bytes, is_compressed, opened
 from pipeline.io.values import Conversion, as_stored, stored_type
 
-_HEADER_BYTES = 540  # the longer of the two header kinds
 _CHUNK_BYTES = 1 << 20
 _SLAB_VOXELS = 1 << 18  # stays in the processor's cache from decompression to conversion
-_PADDING_BYTES = 4096  # zeros behind the last voxel, up to a disk's block, are what a copy from a tape or a disk adds
 _PIECE_BYTES = 16 << 20  # compressed at a time by each thread
 _HIGHEST_GZIP_RATIO = 1100  # deflate can't shrink by more than 1032: a header that promises more is wrong
 
@@ -86,7 +84,7 @@ def read_volume(
         raise TypeError(f"read_volume gives floating and integer types; asked for {dtype}")
     with opened(file) as stream:
         # Of the stream that is verified, so that header and voxels are of one file whoever replaces it meanwhile.
-        header = _header(stream.read(_HEADER_BYTES), file.stat().st_size, file, policy)
+        header = _header(stream.read(HEADER_BYTES), file.stat().st_size, file, policy)
         conversion = Conversion(header, dtype)
         stream.seek(header.offset)
         array = _read_voxels(stream, header, conversion, file)
@@ -105,7 +103,7 @@ def read_header(path: str | PathLike[str], policy: ReadPolicy = STRICT) -> Volum
         DataError, GeometryError: as `read_volume`, as far as the header shows it.
     """
     file = Path(path)
-    return _header(*first_bytes(file, _HEADER_BYTES), file, policy)
+    return _header(*first_bytes(file, HEADER_BYTES), file, policy)
 
 
 def read_grid(path: str | PathLike[str], policy: ReadPolicy = STRICT) -> Grid:
@@ -118,8 +116,9 @@ def write_volume(
 ) -> None:
     """Write one volume so that the final name exists only when the file is whole.
 
-    It goes to a temporary file beside it, is synced, read back (grid, type, checksum of all bytes) and renamed. The
-    header is new: millimetres, qform and sform alike, no text of any input, no name, no time. The folder is made.
+    It goes to a temporary file beside it, is synced, read back (checksum of all bytes) and renamed. The header is new:
+    millimetres, qform and sform alike, no text of any input, no name, no time. Any grid is written that a header can
+    hold: the limits of `ReadPolicy` are for headers of unknown origin. The folder is made.
 
     Args:
         path: ``.nii`` or ``.nii.gz``, which is compressed by as many threads as there are cores.
@@ -130,6 +129,7 @@ def write_volume(
     Raises:
         DataError: values that are not finite or do not fit, a grid of another shape, a folder that can't be written to,
             a full disk, a name that is too long, a file that does not read back as it was written.
+        GeometryError: a grid that describes no volume, or that a header can't hold.
     """
     file, array = Path(path), np.asarray(array)
     compressed = is_compressed(file)
@@ -141,6 +141,7 @@ def write_volume(
         raise DataError(f"{array.size} voxels of type {array.dtype}", file=file, expected="real numbers")
     # the header is written in this machine's byte order
     stored = stored_type(array, None if dtype is None else np.dtype(dtype).newbyteorder("="), file)
+    require_volume(grid.affine, "a grid", file)
     start = _start_of_file(stored, grid, file)
     slices = max(1, min(64, _PIECE_BYTES // (grid.shape[0] * grid.shape[1] * stored.itemsize)))
     slabs = [array[:, :, first : first + slices] for first in range(0, grid.shape[2], slices)]
@@ -150,7 +151,7 @@ def write_volume(
         pieces: list[Piece] = [lambda: start, *(partial(as_stored, slab, stored, file) for slab in slabs)]
         written.append(write_pieces(raw, pieces, compressed))
 
-    write_whole(file, write, lambda temporary: _verify(temporary, grid, stored, *written[0]))
+    write_whole(file, write, lambda temporary: _verify(temporary, *written[0]))
 
 
 def _header(block: bytes, size: int, file: Path, policy: ReadPolicy) -> VolumeHeader:
@@ -183,11 +184,15 @@ def _read_voxels(stream: BinaryIO, header: VolumeHeader, conversion: Conversion,
 
 
 def _require_end(stream: BinaryIO, file: Path) -> None:
-    """Read on to the end, where gzip's checksum and length are verified."""
-    surplus, zeros = 0, True
+    """Read on to the end, where gzip's checksum and length are verified.
+
+    Zeros are no exception: air that a header with one row too few leaves over looks like the padding of a disk's block,
+    and every voxel before it would lie in another place. The length is also what shows that the type is the right one.
+    """
+    surplus = 0
     while block := stream.read(_CHUNK_BYTES):
-        surplus, zeros = surplus + len(block), zeros and not block.strip(b"\0")
-    if surplus and not (zeros and surplus < _PADDING_BYTES):
+        surplus += len(block)
+    if surplus:
         raise DataError(
             f"{surplus} bytes behind the last voxel",
             file=file,
@@ -208,8 +213,16 @@ def _start_of_file(stored: np.dtype, grid: Grid, file: Path) -> bytes:
         raise DataError(f"voxels to be stored as {stored}", file=file, expected="a type that NIfTI knows") from error
     header.set_data_shape(grid.shape)
     header.set_xyzt_units("mm")
-    header.set_qform(grid.affine, code=1)
-    header.set_sform(grid.affine, code=1)
+    with np.errstate(over="ignore"):  # looked for below
+        header.set_qform(grid.affine, code=1)
+        header.set_sform(grid.affine, code=1)
+    rounded = header.get_sform()
+    if not (np.isfinite(rounded).all() and Grid(grid.shape, rounded).same_grid(grid)):
+        raise GeometryError(
+            f"a grid that lies elsewhere once it is rounded to a header's {header['srow_x'].dtype} ({grid})",
+            file=file,
+            expected="voxels and a distance from the origin of a size that the header holds",
+        )
     if Grid(grid.shape, header.get_qform()).distance_mm(grid) > QFORM_SFORM_LIMIT_VOXELS * min(grid.spacing_mm):
         header.set_qform(None, code=0)  # a quaternion holds no shear; readers must not find two different spaces
     header["vox_offset"] = int(header["sizeof_hdr"]) + 4
@@ -217,14 +230,14 @@ def _start_of_file(stored: np.dtype, grid: Grid, file: Path) -> bytes:
     return header.binaryblock + b"\0\0\0\0"  # four zeros: no header extension follows
 
 
-def _verify(file: Path, grid: Grid, dtype: np.dtype, checksum: int, length: int) -> None:
+def _verify(file: Path, checksum: int, length: int) -> None:
+    """That every byte is there, the header's too; what it says was looked at before it was written."""
     try:
-        header = read_header(file)
         found, count = 0, 0
         with opened(file) as stream:
             while block := stream.read(_CHUNK_BYTES):
                 found, count = isal_zlib.crc32(block, found), count + len(block)
     except PipelineError as error:
         raise OSError(errno.EIO, f"it does not read back: {error.found}") from error
-    if not (header.dtype == dtype and header.grid.same_grid(grid) and (found, count) == (checksum, length)):
-        raise OSError(errno.EIO, "it reads back with other voxels or another grid")
+    if (found, count) != (checksum, length):
+        raise OSError(errno.EIO, "it reads back with other bytes")

@@ -60,7 +60,7 @@ def affine_mm(header: Nifti1Header, shape: tuple[int, ...], file, policy: ReadPo
     if sform_code > 0:
         affine = np.eye(4)
         affine[:3] = [header["srow_x"], header["srow_y"], header["srow_z"]]
-        _check_affine(affine, "sform", file)
+        require_volume(affine, "an sform", file)
         if not has_spacing:
             repairs.append("spacing missing (pixdim): the sform's is used")
         elif qform_code > 0:
@@ -78,7 +78,7 @@ def affine_mm(header: Nifti1Header, shape: tuple[int, ...], file, policy: ReadPo
         raise GeometryError(found, file=file, expected="a voxel size", fix="export it from the DICOM files again")
     elif qform_code > 0:
         affine = _qform(header, spacing, file)
-        _check_affine(affine, "qform", file)
+        require_volume(affine, "a qform", file)
     elif policy.assume_orientation is None:
         raise GeometryError(
             "neither qform nor sform",
@@ -114,14 +114,15 @@ def _qform(header: Nifti1Header, spacing: np.ndarray, file) -> np.ndarray:
     return affine
 
 
-def _check_affine(affine: np.ndarray, name: str, file) -> None:
+def require_volume(affine: np.ndarray, name: str, file) -> None:
+    """Raises GeometryError where an affine, named with its article, has no three independent axes."""
     with np.errstate(all="ignore"):
         sides = np.linalg.norm(affine[:3, :3], axis=0)
         # the determinant over the product of the sides is 1 for orthogonal axes whatever the voxel size
         volume = abs(np.linalg.det(affine[:3, :3] / np.where(sides > 0, sides, 1)))
     if not np.isfinite(affine).all() or not volume > 1e-3 or not (np.isfinite(sides) & (sides > 0)).all():
         raise GeometryError(
-            f"{'an' if name == 'sform' else 'a'} {name} that describes no volume (NaN, or axes in one plane)",
+            f"{name} that describes no volume (NaN, or axes in one plane)",
             file=file,
             expected="three independent axes",
             fix="export the file again",

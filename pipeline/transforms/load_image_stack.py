@@ -109,7 +109,7 @@ class LoadImageStackd(MapTransform):
             if self.rules.missing_channels == "zero":
                 item[PRESENT] = torch.tensor(image.present)
             if self.label_key in self.keys and item.get(self.label_key) is not None:
-                path = item[self.label_key]
+                path = _path(item[self.label_key], self.label_key)
                 require_own_label(path, (file for file in paths.values() if file is not None))
                 rules = self.rules
                 label = load_label(path, image.grid, rules.labels, rules.label_values, rules.label_policy)
@@ -143,7 +143,13 @@ class LoadImageStackd(MapTransform):
                 if close and close[0] not in self.channels
                 else "add the missing files, or allow it: missing_channels=zero",
             )
-        return {name: fspath(there[name]) if name in there else None for name in self.channels}
+        return {name: _path(there[name], name) if name in there else None for name in self.channels}
+
+
+def _path(value: Any, name: Hashable) -> str:
+    if isinstance(value, str | PathLike) and isinstance(path := fspath(value), str):
+        return path
+    raise DataError(f"{type(value).__name__} as {name}", expected="a path", fix="name one file")
 
 
 def _id_from(path: str, channel: str) -> str:

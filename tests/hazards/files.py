@@ -54,6 +54,9 @@ for what, says, name, edit in (
     ("a header alone", "where the header promises", "ct.nii", lambda d: d[:352]),
     ("half a header", "100 bytes", "ct.nii", lambda d: d[:100]),
     ("ten more slices than the header promises", "behind the last voxel", "ct.nii", lambda d: d + d[352:] * 2),
+    ("zeros behind the last voxel", "90 bytes behind", "ct.nii", lambda d: d + b"\0" * 90),
+    ("zeros up to a disk's block", "bytes behind the last voxel", "ct.nii", lambda d: d + b"\0" * (-len(d) % 512)),
+    ("uint8 in the header, int16 and zeros stored", "210 bytes behind", "ct.nii", lambda d: d[:70] + b"\2" + d[71:]),
     ("a web page", "a web page", "ct.nii", lambda d: b"<!DOCTYPE html><html>not found</html>" + b" " * 600),
     ("a file of 0 bytes", "an empty file", "ct.nii.gz", lambda d: b""),
     ("a plain file of 0 bytes", "an empty file", "ct.nii", lambda d: b""),
@@ -62,6 +65,7 @@ for what, says, name, edit in (
     ("an NRRD image", "an NRRD image", "ct.nii", lambda d: b"NRRD0004\ntype: short\n" + d),
     ("an MGH image", "an MGH image", "ct.nii", lambda d: b"\0\0\0\1\0\0\1\0" + d),
     ("a MINC image", "an HDF5", "ct.nii", lambda d: b"\x89HDF\r\n\x1a\n" + d),
+    ("what macOS notes beside a file", "AppleDouble", "ct.nii", lambda d: b"\0\5\x16\7\0\2\0\0Mac OS X" + d),
     ("a PNG picture", "a PNG picture", "ct.nii", lambda d: b"\x89PNG\r\n\x1a\n" + d),
     (
         "a pointer of Git LFS",
@@ -74,6 +78,11 @@ for what, says, name, edit in (
     ("a damaged magic number", "damaged header", "ct.nii", lambda d: d[:344] + b"n+x\0" + d[348:]),
 ):
     image("damaged", what, REFUSED, says, name=name, edit=edit)
+for axis, (side, surplus) in enumerate(((6, 60), (5, 70), (4, 84))):
+    dim = [3, 7, 6, 5, 1, 1, 1, 1]
+    dim[1 + axis] = side
+    what = f"one voxel less along axis {axis} in the header, air at the end"
+    image("damaged", what, REFUSED, f"{surplus} bytes behind", array=np.zeros((7, 6, 5), np.float32), dim=dim)
 for name in ("ct.hdr", "ct.img", "ct.mgz", "ct.nrrd", "ct.dcm", "ct.mha", "ct"):
     image("damaged", f"a file named {name}", REFUSED, f"a file named {name}", name=name)
 

@@ -125,6 +125,16 @@ image(
     between=b"\1\0\0\0\x20\0\0\0\6\0\0\0" + b"patient name".ljust(24),
     after=b"",
 )
+for offset in (0, 352, 368):
+    image(
+        "odd_but_right",
+        f"vox_offset {offset} in spite of a header extension",
+        REFUSED,
+        "inside a header extension",
+        between=b"\1\0\0\0\x20\0\0\0\6\0\0\0" + b"patient name".ljust(24),
+        vox_offset=offset,
+    )
+image("odd_but_right", "the flag of a header extension, and none", ACCEPTED, between=b"\1\0\0\0")
 image("odd_but_right", "voxels at byte 401, no multiple of 16", ACCEPTED, between=b"\0" * 53)
 image("odd_but_right", "vox_offset 0", ACCEPTED, vox_offset=0)
 for offset in (100, 351, 352.5, -352, 1e30):

@@ -175,11 +175,26 @@ label(
     options={"labels": None},
 )
 
+for what, value, fields in (
+    ("2^53 + 1, scl_inter 1", 2**53 + 1, {"scl_slope": 1, "scl_inter": 1}),
+    ("2^53 + 1, scl_inter -2^53", 2**53 + 1, {"scl_slope": 1, "scl_inter": -(2.0**53)}),
+    ("2^52 + 1, scl_slope 3", 2**52 + 1, {"scl_slope": 3, "scl_inter": 0}),
+):
+    label(
+        "label_ids",
+        f"an id stored as {what}: its last digit is lost",
+        REFUSED,
+        "more digits than float64",
+        array=LESION.astype("i8") * value,
+        options={"labels": None},
+        **fields,
+    )
+
 row(
     "label_rounding",
     "label 0.9999999998 (scl_slope rounding)",
     "truncated to 0: the lesion vanishes",
-    "within 1e-3 of an integer: rounded, recorded",
+    "within 1e-3 of an integer, and of 0 within a millionth of the largest: rounded, recorded",
 )
 label("label_rounding", "0.9999999998", REPAIRED, "label: rounded to whole numbers", array=LESION * 0.9999999998)
 label("label_rounding", "stored as 3, scl_slope 1/3", REPAIRED, "label: rounded", array=LESION * 3, scl_slope=1 / 3)
@@ -191,10 +206,28 @@ label(
     array=LESION * 255,
     scl_slope=1 / 255,
 )
+label(
+    "label_rounding",
+    "stored as int16 from -32768 to 32767, scl_slope 1/65535, scl_inter 32768/65535",
+    REPAIRED,
+    "label: rounded",
+    array=np.where(LESION, 32767, -32768).astype(np.int16),
+    scl_slope=1 / 65535,
+    scl_inter=32768 / 65535,
+)
 label("label_rounding", "-0.0", ACCEPTED, array=np.where(LESION, 1.0, -0.0))
 
 row("label_fraction", "label 0.7", "silently 0", "refused")
 label("label_fraction", "0.7", REFUSED, "12 voxels whose label is no integer, such as 0.7", array=LESION * 0.7)
+label(
+    "label_fraction",
+    "probabilities up to 0.0009",
+    REFUSED,
+    "12 voxels whose label is no integer, such as 0.0009",
+    array=LESION * 0.0009,
+)
+label("label_fraction", "1, and scl_slope 0.0005", REFUSED, "such as 0.0005", scl_slope=0.0005)
+label("label_fraction", "0.0005 beside 1", REFUSED, "2 voxels whose label is no integer", array=changed(LESION, 0.0005))
 label(
     "label_fraction", "an interpolated edge", REFUSED, "2 voxels whose label is no integer", array=changed(LESION, 0.25)
 )

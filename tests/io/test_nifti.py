@@ -283,6 +283,26 @@ def test_write_refuses_what_it_can_not_keep(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_writes_any_grid_that_it_is_asked_for(tmp_path):
+    sheared = np.diag([1.0, 1, 1, 1])
+    sheared[0, 1] = 0.5
+    for affine in (np.diag([1.0, 1, 40, 1]), np.diag([1e-3, 1e-3, 1, 1]), np.diag([1.0, 1, 3000, 1]), sheared):
+        grid = Grid((2, 3, 4), affine)
+        write_volume(tmp_path / "a.nii.gz", np.ones(grid.shape), grid)
+        np.testing.assert_allclose(nibabel.load(tmp_path / "a.nii.gz").affine, affine, rtol=1e-6)
+    wide = ReadPolicy(spacing_limits_mm=(0.01, 50))
+    write_volume(tmp_path / "a.nii.gz", np.ones((2, 3, 4)), Grid((2, 3, 4), np.diag([1.0, 1, 40, 1])))
+    assert read_grid(tmp_path / "a.nii.gz", wide).spacing_mm == (1, 1, 40)
+
+
+@pytest.mark.parametrize("affine", [np.full((4, 4), np.nan), np.diag([0.0, 1, 1, 1]), np.diag([1e39, 1, 1, 1])])
+def test_does_not_write_a_grid_that_describes_no_volume(tmp_path, affine):
+    with pytest.raises(GeometryError, match="a grid") as refusal:
+        write_volume(tmp_path / "a.nii.gz", np.ones((2, 3, 4)), Grid((2, 3, 4), affine))
+    assert refusal.value.file == str(tmp_path / "a.nii.gz")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_failures_leave_no_half_file(tmp_path, monkeypatch):
     grid, labels = Grid((2, 2, 2), np.eye(4)), np.ones((2, 2, 2), np.uint8)
     with pytest.raises(DataError, match="can't be written"):
@@ -312,7 +332,7 @@ def test_a_file_that_changed_on_the_way_is_not_renamed(tmp_path, monkeypatch):
         return zlib.crc32(start + voxels), len(start + voxels)
 
     monkeypatch.setattr(nifti, "write_pieces", lose_a_bit)
-    with pytest.raises(DataError, match="other voxels"):
+    with pytest.raises(DataError, match="other bytes"):
         write_volume(tmp_path / "a.nii", np.ones((2, 2, 2), np.uint8), Grid((2, 2, 2), np.eye(4)))
     assert list(tmp_path.iterdir()) == []
 
@@ -410,19 +430,69 @@ def test_one_volume_of_a_series(tmp_path, suffix):
 
 
 def test_bytes_behind_the_last_voxel(tmp_path):
-    array = np.ones((5, 6, 7), np.int16)
-    plain = save(tmp_path / "a.nii", array).read_bytes()
-    for padding, accepted in ((b"\0" * 100, True), (b"\0" * 5000, False), (b"\0\0\1", False)):
+    # zeros too: air at the end of a volume whose header promises less than there is
+    plain = save(tmp_path / "a.nii", np.ones((5, 6, 7), np.int16)).read_bytes()
+    for padding in (b"\0" * 2, b"\0" * 100, b"\0" * (-len(plain) % 512), b"\0" * 5000, b"\0\0\1"):
         (tmp_path / "a.nii").write_bytes(plain + padding)
         (tmp_path / "b.nii.gz").write_bytes(gzip.compress(plain + padding))
         for name in ("a.nii", "b.nii.gz"):
-            if accepted:
-                np.testing.assert_array_equal(read_volume(tmp_path / name).array, array)
-            else:
-                with pytest.raises(DataError, match=f"{len(padding)} bytes behind the last voxel"):
-                    read_volume(tmp_path / name)
-    with pytest.raises(DataError, match="60 bytes behind the last voxel"):  # a slice less than there is
-        read_volume(save(tmp_path / "d.nii", array, dim=[3, 5, 6, 6, 1, 1, 1, 1]))
+            with pytest.raises(DataError, match=f"{len(padding)} bytes behind the last voxel"):
+                read_volume(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_header_that_promises_one_row_or_slice_less(tmp_path, suffix, axis):
+    array = np.zeros((24, 28, 20), np.int16)
+    array[4:20, 4:20, 4:16] = RNG.integers(1, 999, (16, 16, 12))
+    sides = list(array.shape)
+    sides[axis] -= 1
+    with pytest.raises(DataError, match=f"{2 * array.size // (sides[axis] + 1)} bytes behind the last voxel"):
+        read_volume(save(tmp_path / f"a{suffix}", array, dim=[3, *sides, 1, 1, 1, 1]))
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_voxels_are_not_said_to_begin_inside_a_header_extension(tmp_path, kind, order):
+    array = RNG.integers(0, 999, (5, 6, 7)).astype(np.int16)
+    image = kind(array, OBLIQUE, kind.header_class(endianness=order))
+    image.set_data_dtype(array.dtype.newbyteorder(order))
+    image.header.set_xyzt_units("mm")
+    for text in (b"p" * 40, b"q" * 70):
+        image.header.extensions.append(nibabel.nifti1.Nifti1Extension(6, text))
+    for name in ("a.nii", "a.nii.gz"):
+        image.to_filename(tmp_path / name)
+        np.testing.assert_array_equal(read_volume(tmp_path / name).array, array)
+    size = image.header.sizeof_hdr
+    data = (tmp_path / "a.nii").read_bytes()
+    for offset in (0, size + 4, size + 20):
+        header = type(image.header)(data[:size], check=False)
+        header["vox_offset"] = offset
+        (tmp_path / "b.nii").write_bytes(header.binaryblock + data[size:])
+        for read in (read_volume, read_grid):
+            with pytest.raises(DataError, match=f"extension .* to byte {size + 52}"):
+                read(tmp_path / "b.nii")
+    header["vox_offset"] = size + 52  # inside the second
+    (tmp_path / "b.nii").write_bytes(header.binaryblock + data[size:])
+    with pytest.raises(DataError, match="bytes behind the last voxel"):
+        read_volume(tmp_path / "b.nii")
+    # a flag alone, before voxels that begin where the header says
+    header["vox_offset"] = size + 4
+    (tmp_path / "b.nii").write_bytes(header.binaryblock + b"\1\0\0\0" + data[-array.nbytes :])
+    np.testing.assert_array_equal(read_volume(tmp_path / "b.nii").array, array)
+
+
+def test_bitpix_that_contradicts_the_type(tmp_path):
+    array = np.zeros((5, 6, 8), np.int16)
+    array[:, :, :3] = 300
+    path = save(tmp_path / "a.nii", array, bitpix=8)  # the file's length says which of the two is right
+    volume = read_volume(path)
+    np.testing.assert_array_equal(volume.array, array)
+    assert volume.repairs == ("bitpix 8 contradicts the type int16: the type is used",)
+    with pytest.raises(DataError, match="240 bytes behind the last voxel"):
+        read_volume(save(tmp_path / "b.nii", array, datatype=2))
+    with pytest.raises(DataError, match="promises"):
+        read_volume(save(tmp_path / "c.nii", array, datatype=16))
 
 
 def test_writes_from_any_memory_order_and_type(tmp_path):

@@ -299,6 +299,19 @@ def test_labels_and_predictions_go_back_by_invertd(tmp_path):
     np.testing.assert_allclose(back.affine, AFFINE)
 
 
+@pytest.mark.parametrize("value", [5, ["a.nii.gz"], b"a.nii.gz", np.zeros(3)])
+def test_what_is_no_path_is_refused_with_its_case(tmp_path, value):
+    item, load = make(tmp_path, np.ones(SHAPE, np.uint8)), LoadImageStackd(channels=CHANNELS)
+    named = {**item["image"], "cbv": value}
+    for image in (named, list(named.values())):
+        with pytest.raises(DataError, match=f"case sub-01: found {type(value).__name__} as cbv; expected a path"):
+            load({**item, "image": image})
+    with pytest.raises(DataError, match=f"case sub-01: found {type(value).__name__} as label; expected a path"):
+        load({**item, "label": value})
+    with pytest.raises(DataError, match="case sub-01"):
+        load({**item, "image": value})
+
+
 def test_a_failing_step_names_itself_case_and_file(tmp_path):
     item = make(tmp_path)
     Path(item["image"]["cbv"]).write_bytes(b"<html>")
