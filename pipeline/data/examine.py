@@ -14,6 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from pipeline.data.cases import Case
+from pipeline.data.file_digests import file_state
 from pipeline.data.fingerprint import MANY_IDS, CaseFingerprint, ChannelFingerprint, LabelFingerprint
 from pipeline.data.intensities import absurd_voxels, background_value, body_shape, intensities, miniature, of_values
 from pipeline.data.label import load_label, require_label_grid
@@ -27,16 +28,15 @@ from pipeline.io.policy import ReadPolicy
 _MOST_FOREGROUND = 500_000
 
 
-def file_state(case: Case) -> dict[str, tuple[int, int]]:
-    """Path -> (size, modification time in ns) of each file of a case; (-1, 0) where there is none."""
+def file_states(case: Case) -> dict[str, str]:
+    """What each file of a case is to it, and its path -> its `file_state`; empty text where it can't be told."""
+    named = {f"image {name}": path for name, path in case.image.items()} | ({"label": case.label} if case.label else {})
     state = {}
-    for path in (*case.image.values(), *([case.label] if case.label else [])):
-        file = section_of(path)[0]
+    for role, path in named.items():
         try:
-            found = file.stat()
-            state[str(path)] = (found.st_size, found.st_mtime_ns)
+            state[f"{role}: {path}"] = file_state(section_of(path)[0])
         except OSError:
-            state[str(path)] = (-1, 0)
+            state[f"{role}: {path}"] = ""
     return state
 
 
@@ -87,13 +87,13 @@ def examine_headers(case: Case, channels: Sequence[str], rules: StackRules) -> C
                 remark = require_label_grid(case.label, _header(case.label, rules.label_policy)[0], grid)
                 record.repairs += [remark] if remark else []
     return CaseFingerprint(
-        case.case_id, grid, repairs=tuple(record.repairs), refusal=record.refusal, file_state=file_state(case)
+        case.case_id, grid, repairs=tuple(record.repairs), refusal=record.refusal, file_state=file_states(case)
     )
 
 
 def examine_voxels(case: Case, channels: Sequence[str], rules: StackRules) -> CaseFingerprint:
     """All that is to be known of a case, from every voxel, each file read once."""
-    state = file_state(case)  # before reading: a file that changes meanwhile is read again the next time
+    state = file_states(case)  # before reading: a file that changes meanwhile is read again the next time
     try:
         return replace(_examined(case, channels, rules), file_state=state)
     except MemoryError:

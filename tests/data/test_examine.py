@@ -83,7 +83,7 @@ def test_headers_and_voxels_say_the_same_of_grids(tmp_path, look):
     gone = Case("sub-01", {"t1": tmp_path / "gone.nii.gz"})
     found = look(gone, ["t1"], StackRules())
     assert "no such file" in found.refusal
-    assert found.file_state == {str(tmp_path / "gone.nii.gz"): (-1, 0)}
+    assert found.file_state == {f"image t1: {tmp_path / 'gone.nii.gz'}": ""}
 
 
 def test_of_hundreds_of_ids_only_the_voxels_are_counted(tmp_path):
