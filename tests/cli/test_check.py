@@ -92,6 +92,18 @@ def test_of_many_cases_the_clean_ones_are_only_counted(tmp_path):
     assert "sub-07" in long.stdout
 
 
+def test_a_fault_of_the_package_is_no_refused_case(scans, tmp_path, monkeypatch):
+    import pipeline.bundle.check
+
+    def broken(*args, **options):
+        raise TypeError("a fault")
+
+    monkeypatch.setattr(pipeline.bundle.check, "check_dataset", broken)
+    result = check(tmp_path, scans)
+    assert result.exit_code == 2
+    assert "TypeError: a fault" in result.stderr
+
+
 def test_an_interruption_keeps_what_was_read(scans, tmp_path, monkeypatch):
     import pipeline.bundle.check
 
