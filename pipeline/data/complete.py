@@ -45,7 +45,7 @@ def complete_entries(
         missing = [name for name in channels if name not in entry.image]
         twice = [name for name in channels if len(entry.image.get(name, ())) > 1]
         if missing and not keep_incomplete:
-            problems.append(f"{entry.case_id}: no {', '.join(missing)}")
+            problems.append(f"{entry.case_id}: {entry.problem or 'no ' + ', '.join(missing)}")
         if twice and keep_incomplete:
             logger.warning("case %s has several files for %s: neither is taken", entry.case_id, ", ".join(twice))
             entry = replace(entry, image={name: paths for name, paths in entry.image.items() if name not in twice})

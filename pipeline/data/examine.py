@@ -24,6 +24,7 @@ from pipeline.errors import DataError, PipelineError
 from pipeline.geometry import Grid
 from pipeline.io import Volume, is_section, read_header, read_image, read_image_grid, section_of
 from pipeline.io.policy import ReadPolicy
+from pipeline.io.stream import cannot
 
 _MOST_FOREGROUND = 500_000
 
@@ -35,7 +36,7 @@ def file_states(case: Case) -> dict[str, str]:
     for role, path in named.items():
         try:
             state[f"{role}: {path}"] = file_state(section_of(path)[0])
-        except OSError:
+        except (OSError, ValueError):  # ValueError: what is no path
             state[f"{role}: {path}"] = ""
     return state
 
@@ -56,6 +57,8 @@ class _Record:
             yield
         except PipelineError as error:
             self.refusals.append(str(error.for_case(self.case_id)))
+        except OSError as error:
+            self.refusals.append(str(cannot(error, Path(error.filename or ""), "read").for_case(self.case_id)))
 
     @property
     def refusal(self) -> str | None:
@@ -137,6 +140,10 @@ def _examined(case: Case, channels: Sequence[str], rules: StackRules) -> CaseFin
 
 def _files(case: Case, channels: Sequence[str], rules: StackRules, record: _Record) -> dict[str, Path]:
     """The channels that the case has, absent ones noted; what is there is looked at even where one is missing."""
+    if case.problem is not None:
+        fix = "correct it, or take it out of the dataset"
+        record.refusals.append(str(DataError(case.problem, case=case.case_id, expected="a file per channel", fix=fix)))
+        return {}
     paths = {name: case.image.get(name) for name in channels}
     files = {name: path for name, path in paths.items() if path is not None}
     with record.refusing():

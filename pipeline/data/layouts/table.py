@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,11 +63,12 @@ def listing_of(file: Path, channels: Sequence[str] | None) -> Listing:
         case = row.get(case_name, "")
         if not case:
             problems.append(f"entry {number}: no {case_name}")
+            entries.append(Entry(f"entry-{number}", {}, problem=f"entry {number} of the list has no {case_name}"))
             continue
         image = {name: [file.parent / row[name]] for name in wanted if row.get(name)}
         labels = [file.parent / row[name] for name in LABEL_NAMES if row.get(name)][:1]
         problems += [
-            f"{path}: no such file" for path in (*(p for (p,) in image.values()), *labels) if not path.is_file()
+            f"{path}: no such file" for path in (*(p for (p,) in image.values()), *labels) if not os.path.isfile(path)
         ]
         patient = next((row[name] for name in PATIENT_NAMES if row.get(name)), None)
         first = next(iter(image.values()), [file])[0]
