@@ -14,11 +14,22 @@ import numpy as np
 from scipy import ndimage
 
 from pipeline.data.cases import Case
+from pipeline.data.exchanged import require_no_image
 from pipeline.data.file_digests import file_state
 from pipeline.data.fingerprint import MANY_IDS, CaseFingerprint, ChannelFingerprint, LabelFingerprint
 from pipeline.data.intensities import absurd_voxels, background_value, body_shape, intensities, miniature, of_values
 from pipeline.data.label import load_label, require_label_grid
-from pipeline.data.stack import file_remarks, present_files, require_own_label, resampling_remark, void_remark
+from pipeline.data.onto_grid import covered_share
+from pipeline.data.stack import (
+    LEAST_OVERLAP,
+    absence_remarks,
+    copy_remarks,
+    present_files,
+    require_own_label,
+    resampling_remark,
+    void_once_resampled,
+    void_remark,
+)
 from pipeline.data.stack_rules import StackRules
 from pipeline.errors import DataError, PipelineError
 from pipeline.geometry import Grid
@@ -126,10 +137,14 @@ def _examined(case: Case, channels: Sequence[str], rules: StackRules) -> CaseFin
                 record.repairs += [text if text.startswith("label: ") else f"label: {text}" for text in read.repairs]
                 ids = read.array[0]
                 label = _label(str(case.label), ids, grid)
+                require_no_image(label, ids, {name: volume.array for name, volume in volumes.items()})
     measured = {}
     for name, volume in volumes.items():
         with record.refusing():
             measured[name] = _channel(name, files[name], volume, ids, grid, rules, record)
+            if grid is not None and _is_resampled(volume.grid, grid, rules) and measured[name].all_voxels.std > 0:
+                void = void_once_resampled(name, files[name], volume, grid, rules, next(iter(files)))
+                record.repairs += [void] if void else []
     inner = None
     if reference is not None:
         inner = body_shape(reference.array, background_value(reference.array))
@@ -148,7 +163,8 @@ def _files(case: Case, channels: Sequence[str], rules: StackRules, record: _Reco
     files = {name: path for name, path in paths.items() if path is not None}
     with record.refusing():
         present_files(paths, rules)
-        record.repairs += file_remarks(paths, files, rules)
+        record.warnings += copy_remarks(files, rules)
+        record.repairs += absence_remarks(paths, files)
     return files
 
 
@@ -177,6 +193,13 @@ def _compare_grids(
                 )
 
 
+def _is_resampled(own: Grid, grid: Grid, rules: StackRules) -> bool:
+    """Whether a channel is brought from its ``own`` grid onto that of the reference, and not refused for it."""
+    if grid.same_grid(own) or len(own.shape) != 3 or len(grid.shape) != 3 or rules.on_other_grid == "refuse":
+        return False
+    return covered_share(grid, own) >= LEAST_OVERLAP
+
+
 def _channel(
     name: str,
     file: Path,
@@ -188,7 +211,7 @@ def _channel(
 ) -> ChannelFingerprint:
     array = volume.array
     everything, body = intensities(array, background_value(array))
-    void = void_remark(name, file, everything.minimum, everything.maximum, rules)
+    void = void_remark(name, file, array, rules)
     if void is not None:
         record.repairs.append(void)
     main = body or everything
