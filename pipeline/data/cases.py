@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 
-from pipeline.data.complete import complete_entries, problem_text, refuse_duplicates
+from pipeline.data.complete import complete_entries, problem_text, refuse_odd_ids
 from pipeline.data.layouts import SUFFIXES, Entry, Listing, Recognised, recognise
 from pipeline.data.pseudonyms import Pseudonyms
 from pipeline.data.sections import each_section
@@ -156,7 +156,7 @@ def find_cases(
         )
     if listing.problems:
         _say_once(logging.WARNING, problem_text(listing.problems))
-    refuse_duplicates(entries, root)
+    refuse_odd_ids(entries, root)
     if patients:
         entries = [replace(entry, patient=patients.get(entry.case_id, entry.patient)) for entry in entries]
     if pseudonyms is not None:
@@ -231,7 +231,7 @@ def _cases(
             f"images and labels with {suffix} files of the same names",
             fix="rename the files, give the folder that holds the case folders, or list the files in a cases.csv",
         )
-    refuse_duplicates(entries, root)
+    refuse_odd_ids(entries, root)
     cases = [
         Case(
             entry.case_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -97,18 +98,35 @@ def problem_text(problems: Sequence[str]) -> str:
     return f"{len(problems)} wrong entries:\n  " + "\n  ".join(problems)
 
 
-def refuse_duplicates(entries: Sequence[Entry], root: Path) -> None:
+def refuse_odd_ids(entries: Sequence[Entry], root: Path) -> None:
     """Raises:
-    DataError: an id that several cases share, with the files of all of them.
+    DataError: an id that several cases share where upper and lower case are one (macOS, Windows), with the files of
+        all of them; an id that is no name of a file, with which no result can be written.
     """
-    places: dict[str, list[str]] = defaultdict(list)
+    places: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
-        places[entry.case_id].append(str(next(iter(entry.image.values()), ["(no image)"])[0]))
-    twice = [f"{name}: {', '.join(paths)}" for name, paths in places.items() if len(paths) > 1]
+        places[unicodedata.normalize("NFC", entry.case_id).casefold()].append(entry)
+    twice = [f"{of[0].case_id}: {', '.join(map(_place, of))}" for of in places.values() if len(of) > 1]
     if twice:
         raise DataError(
             "ids that several cases share:\n  " + "\n  ".join(twice) + "\n",
             file=root,
-            expected="one id per case, so that no result overwrites another",
+            expected="one id per case, upper and lower case taken for one, so that no result overwrites another",
             fix="rename the files or folders",
         )
+    odd = [repr(entry.case_id) for entry in entries if not _is_file_name(entry.case_id)]
+    if odd:
+        raise DataError(
+            f"ids that are no names of files: {_listed(odd)}",
+            file=root,
+            expected="ids without a slash, so that a result can be named after each",
+            fix="give these cases other ids",
+        )
+
+
+def _place(entry: Entry) -> str:
+    return str(next(iter(entry.image.values()), ["(no image)"])[0])
+
+
+def _is_file_name(case_id: str) -> bool:
+    return case_id not in ("", ".", "..") and not set(case_id) & {"/", "\\", "\0"}

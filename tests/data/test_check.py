@@ -174,8 +174,8 @@ PLANTED = {
     "another id": (relabelled(with_id_7), "warning", "label id 7"),
     "image as label": (
         lambda folder: write_volume(of_sub_04(folder)[1], image(4).astype(np.uint16), GRID),
-        "warning",
-        "an image in the label's place?",
+        "refused",
+        "an image in the label's place",
     ),
     "a class missing": (relabelled(without_2), "warning", "no voxel of id 2"),
     "a label missing": (lambda folder: of_sub_04(folder)[1].unlink(), "warning", "no label"),
