@@ -76,7 +76,9 @@ def _refusal(
     problems: Sequence[str], entries: Sequence[Entry], channels: Sequence[str], root: Path, require_label: bool
 ) -> DataError:
     nowhere = [name for name in channels if not any(name in entry.image for entry in entries)]
-    if require_label and not any(entry.labels for entry in entries):
+    if all(entry.problem for entry in entries):
+        nowhere = []
+    elif require_label and not any(entry.labels for entry in entries):
         nowhere.append(f"{', '.join(LABEL_NAMES[:-1])} or {LABEL_NAMES[-1]}")
     return DataError(
         f"{len(problems)} problem(s) in {len(entries)} cases:\n  {_listed(sorted(problems))}\n",
