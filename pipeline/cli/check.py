@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import words
-from pipeline.cli.outcome import FAILED, keeps
+from pipeline.cli.outcome import FAILED, FAILED_INPUT, keeps, own_faults_end_with
 from pipeline.cli.progress import counted
 
 EXAMPLES = """Examples:
@@ -47,19 +47,21 @@ def command(
     from pipeline.bundle.check import check
     from pipeline.cli.check_table import show
 
-    with keeps("the cases that were read are kept; the same command goes on from there"), counted("cases") as count:
-        found = check(dataset, bundle, layout=layout, pseudonyms=pseudonyms, jobs=jobs, progress=count)
-    show(found, every)
-    if json_file is not None:
-        from pipeline.data.summary import write_json
+    kept = "the cases that were read are kept; the same command goes on from there"
+    with own_faults_end_with(FAILED_INPUT):  # 1 says that cases were refused
+        with keeps(kept), counted("cases") as count:
+            found = check(dataset, bundle, layout=layout, pseudonyms=pseudonyms, jobs=jobs, progress=count)
+        show(found, every)
+        if json_file is not None:
+            from pipeline.data.summary import write_json
 
-        write_json(found, json_file)
-        typer.echo(f"All of it as JSON: {json_file}")
-    if html is not None:
-        from pipeline.report import check_page
+            write_json(found, json_file)
+            typer.echo(f"All of it as JSON: {json_file}")
+        if html is not None:
+            from pipeline.report import check_page
 
-        with counted("pictures") as count:
-            check_page(found, html, progress=count)
-        typer.echo(f"With pictures: {html}")
+            with counted("pictures") as count:
+                check_page(found, html, progress=count)
+            typer.echo(f"With pictures: {html}")
     if found.refused:
         raise typer.Exit(FAILED)

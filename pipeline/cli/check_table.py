@@ -49,7 +49,9 @@ def show(check: Check, every: bool = False, console: Console | None = None) -> N
     console.print()
     counts = check.counts
     words = f"{counts['warning']} with warnings, {counts['repaired']} repaired, {counts['refused']} refused"
-    console.print(f"{len(lines)} cases: {counts['clean']} clean, {words}")
+    on_many = sum(finding.severity == "warning" for finding in check.shared)
+    more = f"; {on_many} warning{'s' if on_many > 1 else ''} on many cases at once or on the dataset" if on_many else ""
+    console.print(f"{len(lines)} cases: {counts['clean']} clean, {words}{more}")
 
 
 def sentence(finding: Finding, folder: str, case_id: str | None = None) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import typer
 
 from pipeline.errors import PipelineError
 
@@ -28,3 +31,18 @@ def keeps(what: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(*(interrupt.args or (what,))) from None
+
+
+@contextmanager
+def own_faults_end_with(status: int) -> Iterator[None]:
+    """Shows an exception that is none of the input's with its traceback, and exits with ``status``: 1, with which
+    Python ends, may have a meaning of its own."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except Exception as error:
+        if pipeline_error_behind(error) is not None:
+            raise
+        typer.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+        raise typer.Exit(status) from error

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 
-from pipeline.data.complete import complete_entries, problem_text, refuse_duplicates
+from pipeline.data.complete import complete_entries, problem_text, refuse_odd_ids
 from pipeline.data.layouts import SUFFIXES, Entry, Listing, Recognised, recognise
 from pipeline.data.pseudonyms import Pseudonyms
 from pipeline.data.sections import each_section
@@ -35,6 +36,7 @@ class Case:
         label: the reference segmentation, where there is one.
         relative: folder of the first channel below the dataset: results keep it.
         patient: to whom the case belongs, where the layout knows; None leaves it to the id's text (`patient_of`).
+        problem: why it can't be used, known without opening a file; then it may have none.
     """
 
     case_id: str
@@ -42,6 +44,7 @@ class Case:
     label: Path | None = None
     relative: Path = field(default=Path())
     patient: str | None = None
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class DatasetDescription:
         classes: id -> name, without the background; empty where nothing says what the ids mean.
         cases: sorted by id; some may lack a channel or a label.
         dataset_dir: where it lies.
+        announcement: what is said of it in the log.
     """
 
     layout: str
@@ -63,6 +67,7 @@ class DatasetDescription:
     classes: dict[int, str]
     cases: tuple[Case, ...]
     dataset_dir: Path
+    announcement: str = ""
 
 
 def describe_dataset(
@@ -70,6 +75,7 @@ def describe_dataset(
     channels: Sequence[str] | None = None,
     layout: str | None = None,
     spatial_dims: int = 3,
+    say: bool = True,
 ) -> DatasetDescription:
     """Find out what a dataset holds.
 
@@ -79,19 +85,29 @@ def describe_dataset(
             nearly all cases share. Where each channel has a mask of its own, the first one's is the label.
         layout: a name of `pipeline.data.layouts.LAYOUTS`; by default the first that fits.
         spatial_dims: 3 for volumes (NIfTI), 2 for sections (PNG, TIFF).
+        say: whether it is `announced`.
 
     Raises:
         DataError: nothing there, labels alone, labels that can't be used (regions), or one id twice.
         ConfigError: an unknown layout, or a channel twice.
     """
     root, names = _checked(dataset_dir, channels, spatial_dims)
-    found = _listed(root, names, layout, spatial_dims)
+    found = recognise(root, names, layout, spatial_dims)
     listing = found.listing
     _refuse_unusable_labels(listing, root)
     if listing.problems:
-        logger.warning("%s", problem_text(listing.problems))
+        _say_once(logging.WARNING, problem_text(listing.problems))
     cases = _cases(listing, listing.entries, root, require_label=False, keep_incomplete=True, spatial_dims=spatial_dims)
-    return DatasetDescription(found.layout, found.why, listing.channel_names, listing.classes, tuple(cases), root)
+    description = DatasetDescription(
+        found.layout, found.why, listing.channel_names, listing.classes, tuple(cases), root, _announcement(root, found)
+    )
+    return announced(description) if say else description
+
+
+def announced(description: DatasetDescription) -> DatasetDescription:
+    """The same, once its layout and channels are said in the log; once per process."""
+    _say_once(logging.INFO, description.announcement)
+    return description
 
 
 def find_cases(
@@ -139,8 +155,8 @@ def find_cases(
             fix="copy what is missing, or take these entries out",
         )
     if listing.problems:
-        logger.warning("%s", problem_text(listing.problems))
-    refuse_duplicates(entries, root)
+        _say_once(logging.WARNING, problem_text(listing.problems))
+    refuse_odd_ids(entries, root)
     if patients:
         entries = [replace(entry, patient=patients.get(entry.case_id, entry.patient)) for entry in entries]
     if pseudonyms is not None:
@@ -167,7 +183,7 @@ def _checked(
         raise ConfigError(f"channels {names}", expected="at least one name, each once")
     if spatial_dims not in SUFFIXES:
         raise ConfigError(f"spatial_dims={spatial_dims}", expected="2 or 3")
-    if not root.exists():
+    if not os.path.exists(root):
         raise DataError("no such file or folder", file=root, expected="a dataset", fix=_nearest(root))
     return root, names
 
@@ -177,13 +193,19 @@ def _listed(
 ) -> Recognised:
     """The dataset by its layout, said once per process; ``name_files``: reasons may name a file (and so a patient)."""
     found = recognise(root, channels, layout, spatial_dims)
+    _say_once(logging.INFO, _announcement(root, found, name_files))
+    return found
+
+
+def _announcement(root: Path, found: Recognised, name_files: bool = True) -> str:
     text = f"{root}: layout {found.layout}, channels {', '.join(found.listing.channel_names)}"
-    if name_files:
-        text = "; ".join([f"{text}: {found.why}", *found.listing.notes])
+    return "; ".join([f"{text}: {found.why}", *found.listing.notes]) if name_files else text
+
+
+def _say_once(level: int, text: str) -> None:
     if text not in _said:
         _said.add(text)
-        logger.info("%s", text)
-    return found
+        logger.log(level, "%s", text)
 
 
 def _cases(
@@ -209,7 +231,7 @@ def _cases(
             f"images and labels with {suffix} files of the same names",
             fix="rename the files, give the folder that holds the case folders, or list the files in a cases.csv",
         )
-    refuse_duplicates(entries, root)
+    refuse_odd_ids(entries, root)
     cases = [
         Case(
             entry.case_id,
@@ -217,6 +239,7 @@ def _cases(
             entry.labels[0] if entry.labels else None,
             entry.folder,
             entry.patient,
+            entry.problem,
         )
         for entry in entries
     ]
@@ -224,7 +247,8 @@ def _cases(
 
 
 def _is_there(entry: Entry) -> bool:
-    return all(path.is_file() for paths in entry.image.values() for path in paths)
+    paths = [path for paths in entry.image.values() for path in paths]
+    return bool(paths) and all(map(os.path.isfile, paths))
 
 
 def _refuse_unusable_labels(listing: Listing, root: Path) -> None:

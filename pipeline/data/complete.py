@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -45,7 +46,7 @@ def complete_entries(
         missing = [name for name in channels if name not in entry.image]
         twice = [name for name in channels if len(entry.image.get(name, ())) > 1]
         if missing and not keep_incomplete:
-            problems.append(f"{entry.case_id}: no {', '.join(missing)}")
+            problems.append(f"{entry.case_id}: {entry.problem or 'no ' + ', '.join(missing)}")
         if twice and keep_incomplete:
             logger.warning("case %s has several files for %s: neither is taken", entry.case_id, ", ".join(twice))
             entry = replace(entry, image={name: paths for name, paths in entry.image.items() if name not in twice})
@@ -75,7 +76,9 @@ def _refusal(
     problems: Sequence[str], entries: Sequence[Entry], channels: Sequence[str], root: Path, require_label: bool
 ) -> DataError:
     nowhere = [name for name in channels if not any(name in entry.image for entry in entries)]
-    if require_label and not any(entry.labels for entry in entries):
+    if all(entry.problem for entry in entries):
+        nowhere = []
+    elif require_label and not any(entry.labels for entry in entries):
         nowhere.append(f"{', '.join(LABEL_NAMES[:-1])} or {LABEL_NAMES[-1]}")
     return DataError(
         f"{len(problems)} problem(s) in {len(entries)} cases:\n  {_listed(sorted(problems))}\n",
@@ -97,18 +100,35 @@ def problem_text(problems: Sequence[str]) -> str:
     return f"{len(problems)} wrong entries:\n  " + "\n  ".join(problems)
 
 
-def refuse_duplicates(entries: Sequence[Entry], root: Path) -> None:
+def refuse_odd_ids(entries: Sequence[Entry], root: Path) -> None:
     """Raises:
-    DataError: an id that several cases share, with the files of all of them.
+    DataError: an id that several cases share where upper and lower case are one (macOS, Windows), with the files of
+        all of them; an id that is no name of a file, with which no result can be written.
     """
-    places: dict[str, list[str]] = defaultdict(list)
+    places: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
-        places[entry.case_id].append(str(next(iter(entry.image.values()), ["(no image)"])[0]))
-    twice = [f"{name}: {', '.join(paths)}" for name, paths in places.items() if len(paths) > 1]
+        places[unicodedata.normalize("NFC", entry.case_id).casefold()].append(entry)
+    twice = [f"{of[0].case_id}: {', '.join(map(_place, of))}" for of in places.values() if len(of) > 1]
     if twice:
         raise DataError(
             "ids that several cases share:\n  " + "\n  ".join(twice) + "\n",
             file=root,
-            expected="one id per case, so that no result overwrites another",
+            expected="one id per case, upper and lower case taken for one, so that no result overwrites another",
             fix="rename the files or folders",
         )
+    odd = [repr(entry.case_id) for entry in entries if not _is_file_name(entry.case_id)]
+    if odd:
+        raise DataError(
+            f"ids that are no names of files: {_listed(odd)}",
+            file=root,
+            expected="ids without a slash, so that a result can be named after each",
+            fix="give these cases other ids",
+        )
+
+
+def _place(entry: Entry) -> str:
+    return str(next(iter(entry.image.values()), ["(no image)"])[0])
+
+
+def _is_file_name(case_id: str) -> bool:
+    return case_id not in ("", ".", "..") and not set(case_id) & {"/", "\\", "\0"}

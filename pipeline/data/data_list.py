@@ -59,7 +59,8 @@ def data_list(
 
     Returns:
         ``{"case_id": str, "relative": folder, "image": {channel: path}, "label": path}`` per case; no ``"label"`` where
-        there is none; ``"patient"`` where the id does not say it; ``"pseudonymous": True`` under a pseudonym.
+        there is none; ``"patient"`` where the id does not say it; ``"pseudonymous": True`` under a pseudonym;
+        ``"problem"``, why it can't be used, where that is known before a file is opened.
 
     Raises:
         DataError, ConfigError: as `find_cases`, `k_fold` and `read_split`; ids in the split file that the dataset
@@ -112,6 +113,8 @@ def _item(case: Case, pseudonymous: bool) -> dict[str, Any]:
         item["label"] = str(case.label)
     if _patient(case) != patient_of(case.case_id):
         item["patient"] = _patient(case)
+    if case.problem is not None:
+        item["problem"] = case.problem
     return item | ({MARK: True} if pseudonymous else {})
 
 

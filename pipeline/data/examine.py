@@ -14,29 +14,41 @@ import numpy as np
 from scipy import ndimage
 
 from pipeline.data.cases import Case
+from pipeline.data.exchanged import require_no_image
+from pipeline.data.file_digests import file_state
 from pipeline.data.fingerprint import MANY_IDS, CaseFingerprint, ChannelFingerprint, LabelFingerprint
 from pipeline.data.intensities import absurd_voxels, background_value, body_shape, intensities, miniature, of_values
 from pipeline.data.label import load_label, require_label_grid
-from pipeline.data.stack import file_remarks, present_files, require_own_label, resampling_remark, void_remark
+from pipeline.data.onto_grid import covered_share
+from pipeline.data.stack import (
+    LEAST_OVERLAP,
+    absence_remarks,
+    copy_remarks,
+    present_files,
+    require_own_label,
+    resampling_remark,
+    void_once_resampled,
+    void_remark,
+)
 from pipeline.data.stack_rules import StackRules
 from pipeline.errors import DataError, PipelineError
 from pipeline.geometry import Grid
 from pipeline.io import Volume, is_section, read_header, read_image, read_image_grid, section_of
 from pipeline.io.policy import ReadPolicy
+from pipeline.io.stream import cannot
 
 _MOST_FOREGROUND = 500_000
 
 
-def file_state(case: Case) -> dict[str, tuple[int, int]]:
-    """Path -> (size, modification time in ns) of each file of a case; (-1, 0) where there is none."""
+def file_states(case: Case) -> dict[str, str]:
+    """What each file of a case is to it, and its path -> its `file_state`; empty text where it can't be told."""
+    named = {f"image {name}": path for name, path in case.image.items()} | ({"label": case.label} if case.label else {})
     state = {}
-    for path in (*case.image.values(), *([case.label] if case.label else [])):
-        file = section_of(path)[0]
+    for role, path in named.items():
         try:
-            found = file.stat()
-            state[str(path)] = (found.st_size, found.st_mtime_ns)
-        except OSError:
-            state[str(path)] = (-1, 0)
+            state[f"{role}: {path}"] = file_state(section_of(path)[0])
+        except (OSError, ValueError):  # ValueError: what is no path
+            state[f"{role}: {path}"] = ""
     return state
 
 
@@ -56,6 +68,8 @@ class _Record:
             yield
         except PipelineError as error:
             self.refusals.append(str(error.for_case(self.case_id)))
+        except OSError as error:
+            self.refusals.append(str(cannot(error, Path(error.filename or ""), "read").for_case(self.case_id)))
 
     @property
     def refusal(self) -> str | None:
@@ -87,13 +101,13 @@ def examine_headers(case: Case, channels: Sequence[str], rules: StackRules) -> C
                 remark = require_label_grid(case.label, _header(case.label, rules.label_policy)[0], grid)
                 record.repairs += [remark] if remark else []
     return CaseFingerprint(
-        case.case_id, grid, repairs=tuple(record.repairs), refusal=record.refusal, file_state=file_state(case)
+        case.case_id, grid, repairs=tuple(record.repairs), refusal=record.refusal, file_state=file_states(case)
     )
 
 
 def examine_voxels(case: Case, channels: Sequence[str], rules: StackRules) -> CaseFingerprint:
     """All that is to be known of a case, from every voxel, each file read once."""
-    state = file_state(case)  # before reading: a file that changes meanwhile is read again the next time
+    state = file_states(case)  # before reading: a file that changes meanwhile is read again the next time
     try:
         return replace(_examined(case, channels, rules), file_state=state)
     except MemoryError:
@@ -123,10 +137,14 @@ def _examined(case: Case, channels: Sequence[str], rules: StackRules) -> CaseFin
                 record.repairs += [text if text.startswith("label: ") else f"label: {text}" for text in read.repairs]
                 ids = read.array[0]
                 label = _label(str(case.label), ids, grid)
+                require_no_image(label, ids, {name: volume.array for name, volume in volumes.items()})
     measured = {}
     for name, volume in volumes.items():
         with record.refusing():
             measured[name] = _channel(name, files[name], volume, ids, grid, rules, record)
+            if grid is not None and _is_resampled(volume.grid, grid, rules) and measured[name].all_voxels.std > 0:
+                void = void_once_resampled(name, files[name], volume, grid, rules, next(iter(files)))
+                record.repairs += [void] if void else []
     inner = None
     if reference is not None:
         inner = body_shape(reference.array, background_value(reference.array))
@@ -137,11 +155,16 @@ def _examined(case: Case, channels: Sequence[str], rules: StackRules) -> CaseFin
 
 def _files(case: Case, channels: Sequence[str], rules: StackRules, record: _Record) -> dict[str, Path]:
     """The channels that the case has, absent ones noted; what is there is looked at even where one is missing."""
+    if case.problem is not None:
+        fix = "correct it, or take it out of the dataset"
+        record.refusals.append(str(DataError(case.problem, case=case.case_id, expected="a file per channel", fix=fix)))
+        return {}
     paths = {name: case.image.get(name) for name in channels}
     files = {name: path for name, path in paths.items() if path is not None}
     with record.refusing():
         present_files(paths, rules)
-        record.repairs += file_remarks(paths, files, rules)
+        record.warnings += copy_remarks(files, rules)
+        record.repairs += absence_remarks(paths, files)
     return files
 
 
@@ -170,6 +193,13 @@ def _compare_grids(
                 )
 
 
+def _is_resampled(own: Grid, grid: Grid, rules: StackRules) -> bool:
+    """Whether a channel is brought from its ``own`` grid onto that of the reference, and not refused for it."""
+    if grid.same_grid(own) or len(own.shape) != 3 or len(grid.shape) != 3 or rules.on_other_grid == "refuse":
+        return False
+    return covered_share(grid, own) >= LEAST_OVERLAP
+
+
 def _channel(
     name: str,
     file: Path,
@@ -181,7 +211,7 @@ def _channel(
 ) -> ChannelFingerprint:
     array = volume.array
     everything, body = intensities(array, background_value(array))
-    void = void_remark(name, file, everything.minimum, everything.maximum, rules)
+    void = void_remark(name, file, array, rules)
     if void is not None:
         record.repairs.append(void)
     main = body or everything

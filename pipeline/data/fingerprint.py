@@ -96,8 +96,8 @@ class CaseFingerprint:
         repairs: what was put right or assumed, one sentence each.
         warnings: what is odd but usable, one sentence each.
         refusal: why the case can't be used, as it is said to the user, a line per reason; None where it can.
-        file_state: path -> (size, modification time in ns), (-1, 0) where there is no such file: what was read is still
-            current while they are equal.
+        file_state: what a file is to the case, and its path -> `pipeline.data.file_digests.file_state`, empty where
+            there is no such file: what was read is still current while they are equal.
     """
 
     case_id: str
@@ -108,7 +108,7 @@ class CaseFingerprint:
     repairs: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     refusal: str | None = None
-    file_state: dict[str, tuple[int, int]] = field(default_factory=dict)
+    file_state: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

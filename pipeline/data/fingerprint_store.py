@@ -17,16 +17,23 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from pipeline.data.fingerprint import CaseFingerprint, ChannelFingerprint, IntensityFingerprint, LabelFingerprint
+from pipeline.data.fingerprint import (
+    PERCENTILES,
+    CaseFingerprint,
+    ChannelFingerprint,
+    IntensityFingerprint,
+    LabelFingerprint,
+)
 from pipeline.geometry import Grid
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """To be raised whenever a fingerprint gets other fields, or what it measures is measured differently."""
 
 
@@ -111,7 +118,7 @@ def plain(value: Any) -> Any:
 
 def _case(kept: dict[str, Any]) -> CaseFingerprint:
     label = kept["label"]
-    return CaseFingerprint(
+    found = CaseFingerprint(
         case_id=kept["case_id"],
         grid=_grid(kept["grid"]),
         body_shape=None if kept["body_shape"] is None else tuple(kept["body_shape"]),
@@ -128,8 +135,33 @@ def _case(kept: dict[str, Any]) -> CaseFingerprint:
         repairs=tuple(kept["repairs"]),
         warnings=tuple(kept["warnings"]),
         refusal=kept["refusal"],
-        file_state={path: (state[0], state[1]) for path, state in kept["file_state"].items()},
+        file_state=kept["file_state"],
     )
+    if not _fits(found, CaseFingerprint):
+        raise ValueError(f"values of another type, of case {found.case_id}")
+    return found
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of the type with which a field is annotated, and so is everything in it."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return any(_fits(value, one) for one in arguments)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(entry, arguments[0]) for entry in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            _fits(name, arguments[0]) and _fits(entry, arguments[1]) for name, entry in value.items()
+        )
+    if kind in _TYPES:
+        return type(value) is kind and all(_fits(getattr(value, name), of) for name, of in _TYPES[kind].items())
+    if kind in (int, float):
+        return isinstance(value, int | kind) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+_PARTS = (CaseFingerprint, ChannelFingerprint, LabelFingerprint, IntensityFingerprint, Grid)
+_TYPES: dict[type, dict[str, Any]] = {kind: get_type_hints(kind) for kind in _PARTS}
 
 
 def _channel(kept: dict[str, Any]) -> ChannelFingerprint:
@@ -154,4 +186,9 @@ def _grid(kept: dict[str, Any] | None) -> Grid | None:
 
 
 def _intensity(kept: dict[str, Any] | None) -> IntensityFingerprint | None:
-    return None if kept is None else IntensityFingerprint(**{**kept, "percentiles": tuple(kept["percentiles"])})
+    if kept is None:
+        return None
+    found = IntensityFingerprint(**{**kept, "percentiles": tuple(kept["percentiles"])})
+    if len(found.percentiles) != len(PERCENTILES):
+        raise ValueError(f"{len(found.percentiles)} percentiles")
+    return found

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.data.cases import Case, DatasetDescription
-from pipeline.data.examine import examine_headers, examine_voxels, file_state
+from pipeline.data.examine import examine_headers, examine_voxels, file_states
 from pipeline.data.fingerprint import CaseFingerprint, DatasetFingerprint
 from pipeline.data.fingerprint_store import FingerprintStore
 from pipeline.data.stack_rules import StackRules
@@ -47,7 +47,7 @@ def fingerprint_dataset(
     kept_in: Path | None = None,
     rules: StackRules = DEFAULT_RULES,
 ) -> DatasetFingerprint:
-    """Each case by every voxel of it; what was read before and has not changed since is not read again.
+    """Each case by every voxel of it; what was read before and has not changed since is not read again, unless refused.
 
     Args:
         description: of the dataset, by `describe_dataset`.
@@ -67,7 +67,7 @@ def fingerprint_dataset(
     current: dict[str, CaseFingerprint] = {}
     for case in description.cases:
         known = kept.get(case.case_id)
-        if known is not None and known.file_state == file_state(case):
+        if known is not None and known.file_state == file_states(case):
             current[case.case_id] = known
     changed = [case for case in description.cases if case.case_id not in current]
     if progress is not None:
@@ -80,14 +80,19 @@ def fingerprint_dataset(
                 progress(len(current), len(description.cases))
             if time.monotonic() - saved > pause:
                 began = time.monotonic()
-                store.write(current.values())
+                store.write(_to_keep(current))
                 saved = time.monotonic()
                 pause = max(_KEEP_EVERY_S, (saved - began) / _KEEPING_SHARE)
     finally:
         if changed:
-            store.write(current.values())
+            store.write(_to_keep(current))
     ordered = tuple(sorted(current.values(), key=lambda fingerprint: fingerprint.case_id))
     return DatasetFingerprint(root, description.layout, channels, dict(description.classes), ordered)
+
+
+def _to_keep(current: Mapping[str, CaseFingerprint]) -> list[CaseFingerprint]:
+    """No refusal: a disk that was away, a right that was missing and memory that ran out are no state of a file."""
+    return [fingerprint for fingerprint in current.values() if fingerprint.refusal is None]
 
 
 def _each(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.data.cases import DatasetDescription, describe_dataset
+from pipeline.data.cases import DatasetDescription, announced, describe_dataset
 from pipeline.data.layouts import recognise
 from pipeline.data.layouts.folder import Entry
 from pipeline.data.stack import LEAST_OVERLAP, covered_share
@@ -48,10 +48,10 @@ def describe_on_best_grid(
     Raises:
         DataError, ConfigError: as `describe_dataset`.
     """
-    given = describe_dataset(dataset_dir, layout=layout)
+    given = describe_dataset(dataset_dir, layout=layout, say=False)  # it is said with the channels in their last order
     names = given.channel_names
     if len(names) < 2:
-        return given, None
+        return announced(given), None
     known: dict[Path, Grid | None] = {}
 
     def grid(path: Path) -> Grid | None:
@@ -66,7 +66,7 @@ def describe_on_best_grid(
     fits = {name: _fit(_entries(given, order), name, grid) for name, order in orders.items()}
     best = max(names, key=lambda name: fits[name])
     if best == names[0]:
-        return given, None
+        return announced(given), None
     first, chosen = fits[names[0]], fits[best]
     if chosen.share_usable > first.share_usable:
         why = f"{chosen.share_usable:.0%} of the cases can be brought onto its grid, onto that of {names[0]} "

@@ -18,7 +18,7 @@ from pipeline.data.onto_grid import covered_share, on_grid, reordering
 from pipeline.data.stack_rules import StackRules
 from pipeline.errors import ConfigError, DataError, GeometryError
 from pipeline.geometry import Grid
-from pipeline.io import Volume, read_image, read_image_grid
+from pipeline.io import Volume, read_image, read_image_grid, section_of
 from pipeline.io.memory_order import copy_in_blocks
 from pipeline.io.space import ORIENTATION_ASSUMED
 
@@ -66,22 +66,23 @@ def load_stack(paths: Mapping[str, str | PathLike[str] | None], rules: StackRule
     def fill(name: str) -> list[str]:
         volume = read_image(files[name], policy=rules.policy_of(name))
         remarks = [f"{name}: {repair}" for repair in volume.repairs]
-        void = void_remark(name, files[name], float(volume.array.min()), float(volume.array.max()), rules)
-        if void is not None:
-            return [*remarks, void]
-        if not grid.same_grid(volume.grid):
+        array, void = volume.array, void_remark(name, files[name], volume.array, rules)
+        if void is None and not grid.same_grid(volume.grid):
             remarks.append(
                 resampling_remark(name, files[name], volume.grid, reference, grid, rules.on_other_grid, volume.repairs)
             )
-            copy_in_blocks(stack[index[name]], on_grid(volume, grid))
-        else:
-            copy_in_blocks(stack[index[name]], volume.array)
+            array = on_grid(volume, grid)
+            void = void_remark(name, files[name], array, rules, reference)
+        if void is not None:
+            return [*remarks, void]
+        copy_in_blocks(stack[index[name]], array)
         return remarks
 
     with ThreadPoolExecutor(min(len(files), os.cpu_count() or 1)) as pool:
         remarks = list(pool.map(fill, files))
     repairs = [remark for channel in remarks for remark in channel]
-    repairs += file_remarks(paths, files, rules)
+    repairs += copy_remarks(files, rules)
+    repairs += absence_remarks(paths, files)
     present = tuple(bool(channel.any()) for channel in stack)
     if not any(present):
         raise DataError("channels that are 0 everywhere", file=files[reference], expected="an image in one of them")
@@ -107,17 +108,27 @@ def present_files(paths: Mapping[str, str | PathLike[str] | None], rules: StackR
     return files
 
 
-def void_remark(name: str, path: str | PathLike[str], lowest: float, highest: float, rules: StackRules) -> str | None:
+def void_remark(
+    name: str, path: str | PathLike[str], array: np.ndarray, rules: StackRules, reference: str | None = None
+) -> str | None:
     """What is said of a channel that is 0 everywhere, where a channel may be absent; None of one that shows something.
 
+    Args:
+        array: its voxels, as they are stored, or on the grid of the ``reference``: beyond it nothing counts.
+
     Raises:
-        DataError: every voxel has one value.
+        DataError: every voxel has one value, or all but one.
     """
+    lowest, highest = float(array.min()), float(array.max())
+    where = "" if reference is None else f" inside the box of {reference}"
     if lowest == highest == 0 and rules.missing_channels == "zero":
-        return f"{name}: 0 everywhere, so it counts as absent"
-    if lowest == highest:
+        return f"{name}: 0 everywhere{where}, so it counts as absent"
+    but_one = min(np.count_nonzero(array > lowest), np.count_nonzero(array < highest)) < 2 < array.size
+    if lowest == highest or but_one:
+        each = "every voxel" if lowest == highest else "every voxel but one"
+        usual = lowest if np.count_nonzero(array > lowest) < 2 else highest
         raise DataError(
-            f"no contrast: every voxel of channel {name} is {lowest:.6g}",
+            f"no contrast: {each} of channel {name}{where} is {usual:.6g}",
             file=path,
             expected="an image",
             fix="export the channel again, or leave the case out",
@@ -125,24 +136,65 @@ def void_remark(name: str, path: str | PathLike[str], lowest: float, highest: fl
     return None
 
 
+def void_once_resampled(
+    name: str, path: str | PathLike[str], volume: Volume, grid: Grid, rules: StackRules, reference: str
+) -> str | None:
+    """`void_remark` of a channel on the reference's grid, at the price of a few of its voxels where it shows something.
+
+    Raises:
+        DataError: as `void_remark`.
+    """
+    step = np.maximum(1, np.array(grid.shape) // 24)
+    few = Grid(tuple(int(n) for n in (np.array(grid.shape) - 1) // step + 1), grid.affine @ np.diag([*step, 1.0]))
+    drawn = on_grid(volume, few)
+    if min(np.count_nonzero(drawn > drawn.min()), np.count_nonzero(drawn < drawn.max())) > 1:
+        return None
+    return void_remark(name, path, on_grid(volume, grid), rules, reference)
+
+
 def require_own_label(label: str | PathLike[str], files: Iterable[str | PathLike[str]]) -> None:
-    """Raises DataError where one file is to be image and label."""
-    if os.path.realpath(label) in {os.path.realpath(file) for file in files}:
+    """Raises DataError where one file, under whatever name, or a copy of it is to be image and label."""
+    if any(_same_content(label, file) for file in files):
         raise DataError("one file as image and as label", file=label, expected="a file for each")
 
 
-def file_remarks(
-    paths: Mapping[str, str | PathLike[str] | None], files: Mapping[str, str | PathLike[str]], rules: StackRules
+def _same_content(one: str | PathLike[str], other: str | PathLike[str]) -> bool:
+    """Whether two paths, or sections of files, lead to the same bytes; False where one can't be read."""
+    (first, section), (second, another) = section_of(one), section_of(other)
+    if section != another or not (os.path.isfile(first) and os.path.isfile(second)):
+        return os.path.realpath(one) == os.path.realpath(other)
+    try:
+        if first.samefile(second):
+            return True
+        if first.stat().st_size != second.stat().st_size:
+            return False
+        with open(first, "rb") as left, open(second, "rb") as right:
+            while (block := left.read(1 << 20)) == right.read(1 << 20):
+                if not block:
+                    return True
+    except OSError:  # it is refused, with the reason, by whoever reads it as an image
+        pass
+    return False
+
+
+def copy_remarks(files: Mapping[str, str | PathLike[str]], rules: StackRules) -> list[str]:
+    """What is said of a file, or of a copy of it, that is two channels."""
+    remarks, names = [], list(files)
+    for number, name in enumerate(names):
+        for other in names[:number]:
+            volumes = rules.policy_of(name).volume, rules.policy_of(other).volume
+            if volumes[0] == volumes[1] and _same_content(files[name], files[other]):
+                remarks.append(f"{name}: the same file as {other}")
+                break
+    return remarks
+
+
+def absence_remarks(
+    paths: Mapping[str, str | PathLike[str] | None], files: Mapping[str, str | PathLike[str]]
 ) -> list[str]:
-    """What is said of the files as such: one that is two channels, channels without one."""
-    first: dict[tuple[str, int | None], str] = {}
-    remarks = []
-    for name, path in files.items():
-        other = first.setdefault((os.path.realpath(path), rules.policy_of(name).volume), name)
-        if other != name:
-            remarks.append(f"{name}: the same file as {other}")
+    """What is said of channels without a file."""
     absent = [name for name in paths if name not in files]
-    remarks += [f"{name}: absent, 0 everywhere" for name in absent]
+    remarks = [f"{name}: absent, 0 everywhere" for name in absent]
     if absent and absent[0] == next(iter(paths)):
         remarks.append(f"the grid is that of {next(iter(files))}")
     return remarks

@@ -99,6 +99,8 @@ class LoadImageStackd(MapTransform):
         item = dict(data)
         case_id = str(item["case_id"]) if "case_id" in item else None
         try:
+            if item.get("problem") is not None:
+                raise DataError(item["problem"], expected="a file per channel", fix="correct it, or take it out")
             paths = self._named_paths(item.get(self.image_key))
             name, first = next((name, path) for name, path in paths.items() if path is not None)
             case_id = case_id or _id_from(first, name)

@@ -92,6 +92,28 @@ def test_of_many_cases_the_clean_ones_are_only_counted(tmp_path):
     assert "sub-07" in long.stdout
 
 
+def test_a_warning_on_many_cases_is_counted_beside_the_clean_ones(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        array = rng.random(GRID.shape, np.float32) * (1 if number % 3 else 100)
+        write_volume(tmp_path / "scans" / f"sub-{number:02d}_t1.nii", array, GRID)
+    result = check(tmp_path, tmp_path / "scans")
+    assert "values of 4 of 12 cases far from the others'" in " ".join(result.stdout.split())
+    assert "12 cases: 12 clean, 0 with warnings, 0 repaired, 0 refused; 1 warning on many cases" in result.stdout
+
+
+def test_a_fault_of_the_package_is_no_refused_case(scans, tmp_path, monkeypatch):
+    import pipeline.bundle.check
+
+    def broken(*args, **options):
+        raise TypeError("a fault")
+
+    monkeypatch.setattr(pipeline.bundle.check, "check_dataset", broken)
+    result = check(tmp_path, scans)
+    assert result.exit_code == 2
+    assert "TypeError: a fault" in result.stderr
+
+
 def test_an_interruption_keeps_what_was_read(scans, tmp_path, monkeypatch):
     import pipeline.bundle.check
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data import Split, data_list, find_cases, read_split, write_split
+from pipeline.data import Split, data_list, describe_dataset, find_cases, read_split, write_split
 from pipeline.data.splits import fingerprint
 from pipeline.errors import ConfigError, DataError
 from pipeline.io import read_image
@@ -321,3 +321,21 @@ def test_a_stack_that_cannot_be_read_does_not_stop_the_listing(tmp_path):
     (tmp_path / "images" / "broken.tif").write_bytes(b"no image")
     cases = find_cases(tmp_path, ["em"], require_label=False, spatial_dims=2)
     assert [case.case_id for case in cases] == ["broken", "s_000", "s_001"]
+
+
+@pytest.mark.parametrize("ids", [("A", "a"), ("\u00e9", "e\u0301"), ("A", "..", "B"), ("A", "../../x"), ("A", "sub/B")])
+def test_ids_that_no_result_can_be_named_after_are_refused(tmp_path, ids):
+    (tmp_path / "ct.nii.gz").touch()
+    lines = "".join(f"{case_id},ct.nii.gz\n" for case_id in ids)
+    (tmp_path / "cases.csv").write_text(f"case,ct\n{lines}", encoding="utf-8")
+    for listed in (describe_dataset, lambda path: find_cases(path, ["ct"], require_label=False)):
+        with pytest.raises(DataError, match=r"ids that several cases share|ids that are no names of files"):
+            listed(tmp_path)
+
+
+def test_a_column_without_any_file_is_no_channel(tmp_path, caplog):
+    caplog.set_level("INFO")
+    (tmp_path / "ct.nii.gz").touch()
+    (tmp_path / "cases.csv").write_text("case,age,sex,ct,pet\np1,61,F,ct.nii.gz,\np2,7,,ct.nii.gz,gone.nii\n")
+    assert describe_dataset(tmp_path).channel_names == ("ct", "pet")
+    assert "age, sex: no file in this column, so it is no channel" in caplog.text

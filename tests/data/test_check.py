@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -173,8 +174,8 @@ PLANTED = {
     "another id": (relabelled(with_id_7), "warning", "label id 7"),
     "image as label": (
         lambda folder: write_volume(of_sub_04(folder)[1], image(4).astype(np.uint16), GRID),
-        "warning",
-        "an image in the label's place?",
+        "refused",
+        "an image in the label's place",
     ),
     "a class missing": (relabelled(without_2), "warning", "no voxel of id 2"),
     "a label missing": (lambda folder: of_sub_04(folder)[1].unlink(), "warning", "no label"),
@@ -288,6 +289,43 @@ def test_a_second_check_reads_only_what_has_changed(dataset, monkeypatch):
     assert read == ["sub-04"]
 
 
+def test_no_refusal_is_kept(dataset, monkeypatch):
+    import pipeline.data.examine as examine
+
+    def gone(*args, **options):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(examine, "read_image", gone)
+        assert len(checked(dataset).refused) == CASES
+    assert checked(dataset).findings == ()
+
+
+def test_a_file_that_is_something_else_now_is_read_again(dataset, tmp_path):
+    write_volume(dataset / "sub-00" / "t2.nii.gz", label(1), GRID)
+    listed = tmp_path / "cases.csv"
+    for number, names in enumerate(("t1,t2,label", "t1,label,t2")):
+        files = ",".join(f"scans/sub-00/{name}.nii.gz" for name in ("sub-00_t1", "t2", "sub-00_label"))
+        listed.write_text(f"case,{names}\na,{files}\n")
+        description = describe_dataset(listed, ["t1", "t2"])
+        (case,) = check_dataset(description, kept_in=tmp_path / "kept").fingerprint.cases
+        assert Path(case.label.file).name == ("sub-00_label.nii.gz", "t2.nii.gz")[number]
+
+
+def test_other_voxels_under_the_same_size_and_time_are_read_again(dataset):
+    path = dataset / "sub-02" / "sub-02_t1.nii"
+    path.with_suffix(".nii.gz").unlink()
+    write_volume(path, image(2), GRID)
+    assert checked(dataset).refused == ()
+    before = path.stat()
+    with open(path, "r+b") as file:
+        file.seek(352)
+        file.write(bytes(before.st_size - 352))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+    assert checked(dataset).refused == ("sub-02",)
+
+
 def test_an_interruption_keeps_what_was_read(dataset, monkeypatch):
     kept = dataset.parent / "kept"
     description = describe_dataset(dataset, ["t1"])
@@ -303,7 +341,7 @@ def test_an_interruption_keeps_what_was_read(dataset, monkeypatch):
     assert calls[0] == 3
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"format": 0, "cases": []}', '{"format": 1, "cases": [{}]}'])
+@pytest.mark.parametrize("content", ["", "{", '{"format": 0, "cases": []}', '{"format": 2, "cases": [{}]}'])
 def test_what_was_kept_and_is_damaged_is_said_and_read_again(dataset, caplog, content):
     kept = dataset.parent / "kept"
     checked(dataset)
@@ -312,6 +350,31 @@ def test_what_was_kept_and_is_damaged_is_said_and_read_again(dataset, caplog, co
     assert checked(dataset).findings == ()
     assert "can't be used" in caplog.text
     assert len(json.loads(file.read_text())["cases"]) == CASES
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("label", "voxels", "1"), "12"),
+        (("channels", "t1", "all_voxels", "mean"), "high"),
+        (("channels", "t1", "all_voxels", "percentiles"), [1.0]),
+        (("repairs",), [3]),
+        (("refusal",), 3),
+        (("body_shape",), "no"),
+    ],
+)
+def test_what_was_kept_with_values_of_another_type_is_said_and_read_again(dataset, caplog, path, value):
+    kept = dataset.parent / "kept"
+    checked(dataset)
+    (file,) = kept.iterdir()
+    content = json.loads(file.read_text())
+    part = content["cases"][3]
+    for name in path[:-1]:
+        part = part[name]
+    part[path[-1]] = value
+    file.write_text(json.dumps(content))
+    assert checked(dataset).findings == ()
+    assert "can't be used" in caplog.text
 
 
 def test_a_folder_that_can_not_keep_anything_stops_nothing(dataset, caplog):

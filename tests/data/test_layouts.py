@@ -6,11 +6,15 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from pipeline.data import data_list, describe_dataset, find_cases
+from pipeline.data import check_dataset, data_list, describe_dataset, find_cases
 from pipeline.data.layouts import LAYOUTS
 from pipeline.errors import ConfigError, DataError
+from pipeline.geometry import Grid
+from pipeline.io import write_volume
+from pipeline.transforms import LoadImageStackd
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -367,8 +371,59 @@ def test_links_upper_case_suffixes_and_what_does_not_count(tmp_path, caplog):
     os.symlink(root, root / "p2" / "circle")
     touch(root, "p2/._T1.nii.gz", ".hidden/T1.nii.gz", "p2/T1.json")
     found = describe_dataset(root)
-    assert [(case.case_id, case.label is not None) for case in found.cases] == [("p1", True), ("p2", False)]
+    assert [(case.case_id, case.label is not None) for case in found.cases] == [("p1", True), ("p2", True)]
     assert "1 links lead nowhere" in caplog.text
+
+
+def test_whatever_has_the_name_of_an_image_is_listed_and_its_case_refused(tmp_path):
+    root, good = tmp_path / "scans", Grid((8, 8, 8), np.eye(4))
+    for name in "abcdef":
+        write_volume(root / name / f"{name}_mri.nii.gz", np.random.default_rng(0).random(good.shape, np.float32), good)
+    for name in "bcd":
+        (root / name / f"{name}_mri.nii.gz").unlink()
+    os.symlink("b_mri.nii.gz", root / "b" / "b_mri.nii.gz")
+    os.mkfifo(root / "c" / "c_mri.nii.gz")
+    (root / "d" / "d_mri.nii.gz").mkdir()
+    (root / "e" / "e_mri.nii.gz").rename(root / "e" / "x")
+    (root / "e" / "e_mri.nii.gz").mkdir()  # as some archives are unpacked
+    (root / "e" / "x").rename(root / "e" / "e_mri.nii.gz" / "e_mri.nii.gz")
+    os.symlink("loop.nii.gz", root / "f" / "loop.nii.gz")
+    found = check_dataset(describe_dataset(root, ["mri"]), kept_in=tmp_path / "kept")
+    assert found.refused == ("b", "c", "d")
+    assert len(found.lines()) == 6
+
+
+def test_an_unreadable_folder_is_a_refused_case(tmp_path, monkeypatch):
+    touch(tmp_path, "a/a_t1.nii", "b/b_t1.nii", "lost+found/x")
+    scan = os.scandir
+
+    def refusing(path):
+        if os.path.basename(path) in ("b", "lost+found"):
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    cases = find_cases(tmp_path, ["t1"], require_label=False, keep_incomplete=True)
+    assert [(case.case_id, case.problem) for case in cases] == [
+        ("a", None),
+        ("b", "a folder that can't be read (permission denied)"),
+    ]
+    items = data_list(tmp_path, ["t1"])
+    with pytest.raises(DataError, match="case b: found a folder that can't be read"):
+        LoadImageStackd(["image"], channels=["t1"])(items[1])
+
+
+@pytest.mark.parametrize("entry", [{"image": 7}, 7, None, {"image": {"mri": 7}}, {"image": "a.nii.gz", "label": 7}])
+def test_an_entry_that_is_none_is_a_refused_case(tmp_path, entry):
+    touch(tmp_path, "a.nii.gz", "b.nii.gz")
+    content = {"modality": {"0": "MRI"}, "training": [{"image": "b.nii.gz"}, entry]}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    good, bad = sorted(describe_dataset(tmp_path).cases, key=lambda case: case.problem is not None)
+    assert (good.case_id, good.problem) == ("b", None)
+    assert bad.problem in ("dataset.json names no path per channel", "dataset.json names a label that is no path")
+    assert [
+        case.case_id for case in find_cases(tmp_path, ["mri"], keep_incomplete=True, require_label=False)
+    ] == sorted((good.case_id, bad.case_id))
 
 
 def test_a_layout_may_be_named_and_is_said_once(tmp_path, caplog):

@@ -129,6 +129,11 @@ def _(folder):
     return load(nifti(folder / "label.nii", LESION), nifti(folder / "ct.nii"))
 
 
+@case("label_grid", "a copy of the image as label", REFUSED, "one file as image and as label")
+def _(folder):
+    return load(nifti(folder / "ct.nii", LESION), nifti(folder / "label.nii", LESION))
+
+
 @case("label_grid", "one file as both", REFUSED, "one file as image and as label")
 def _(folder):
     path = nifti(folder / "ct.nii", LESION)

@@ -78,6 +78,24 @@ for word, value in (("all-zero", 0), ("constant", 7)):
         return load({"ct": nifti(folder / "ct.nii.gz"), "pet": pet})
 
 
+@case("constant", "a second channel of one voxel", REFUSED, "every voxel but one of channel pet is 0")
+def _(folder):
+    pet = nifti(folder / "pet.nii.gz", changed(np.zeros(SHAPE), 9, 1, np.int16))
+    return load({"ct": nifti(folder / "ct.nii.gz"), "pet": pet})
+
+
+@case(
+    "constant",
+    "a second channel, on a larger grid, that is 0 where the first lies",
+    REFUSED,
+    "every voxel of channel pet inside the box of ct is 0",
+)
+def _(folder):
+    wide = np.zeros((2 * SHAPE[0], *SHAPE[1:]), np.int16)
+    wide[SHAPE[0] + 1 :] = np.arange(SHAPE[2])
+    return load({"ct": nifti(folder / "ct.nii.gz"), "pet": nifti(folder / "pet.nii.gz", wide)})
+
+
 @case("constant", "all channels 0, `missing_channels: zero`", REFUSED, "channels that are 0 everywhere")
 def _(folder):
     return load(nifti(folder / "a.nii", np.zeros(SHAPE, np.int16)), missing_channels="zero")

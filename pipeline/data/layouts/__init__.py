@@ -83,7 +83,10 @@ def recognise(root: Path, channels: Sequence[str] | None, layout: str | None, sp
     why = reasons[name] if layout is None else f"as asked for; {reasons[name]}"
     why += f" (it could also be {', '.join(others)})" if others else ""
     chosen = next(known for known in LAYOUTS if known.name == name)
-    return Recognised(name, why, chosen.listing(folder, channels))
+    listing = chosen.listing(folder, channels)
+    if name != "list":  # what a list does not name is no case
+        listing.entries += folder.unread_cases()
+    return Recognised(name, why, listing)
 
 
 def _recognise_file(path: Path, channels: Sequence[str] | None, layout: str | None, spatial_dims: int) -> Recognised:

@@ -10,6 +10,7 @@ listed file is missing. A file that holds several channels as its fourth axis is
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,25 +88,33 @@ def listing(folder: Folder, channels: Sequence[str] | None) -> Listing:
     root, file = folder.root, folder.root / FILE
     content = read(root)
     own, wanted = channels_of(content, channels, file)
-    training, test = (list(content.get(part) or []) for part in ("training", "test"))
+    training, test = (content.get(part) or [] for part in ("training", "test"))
+    if not isinstance(training, list) or not isinstance(test, list):
+        raise DataError("training or test that is no list", file=file, expected='[{"image": path, "label": path}]')
     entries, problems = [], []
     for number, item in enumerate([*training, *test]):
         item = item if isinstance(item, dict) else {"image": item}
-        image = item.get("image")
+        image, problem = item.get("image"), None
         if isinstance(image, str):
-            image = (
-                {own[0]: image} if len(own) == 1 and (root / image).is_file() else _numbered(root, image, own, folder)
-            )
+            there = len(own) == 1 and os.path.isfile(root / image)
+            image = {own[0]: image} if there else _numbered(root, image, own, folder)
         if not isinstance(image, dict) or not all(isinstance(path, str) for path in image.values()):
             fix = (
                 " (one file for all of them? nnUNetv2_convert_MSD_dataset splits it)" if isinstance(image, str) else ""
             )
-            problems.append(f"entry {number}: no path per channel{fix}")
+            problem = f"no path per channel{fix}"
+        elif item.get("label") and not isinstance(item["label"], str):
+            problem = "a label that is no path"
+        if problem is not None or not isinstance(image, dict):
+            problems.append(f"entry {number}: {problem}")
+            name = next((path for path in (image, item.get("label")) if path and isinstance(path, str)), None)
+            case_id = f"entry-{number}" if name is None else _case_id(root / name, wanted[0], folder)
+            entries.append(Entry(case_id, {}, test=number >= len(training), problem=f"{FILE} names {problem}"))
             continue
         files = {str(name).lower(): [root / path] for name, path in image.items()}
         labels = [root / item["label"]] if isinstance(item.get("label"), str) and item["label"] else []
         problems += [
-            f"{path}: no such file" for path in (*(p for (p,) in files.values()), *labels) if not path.is_file()
+            f"{path}: no such file" for path in (*(p for (p,) in files.values()), *labels) if not os.path.isfile(path)
         ]
         first = files.get(wanted[0], next(iter(files.values())))[0]
         below = folder_below(root, first)
@@ -153,7 +162,7 @@ def _numbered(root: Path, path: str, channels: Sequence[str], folder: Folder) ->
     stem = folder.stem(path)
     if stem is not None:
         numbered = {name: f"{stem}_{number:04d}{path[len(stem) :]}" for number, name in enumerate(channels)}
-        if all((root / file).is_file() for file in numbered.values()):
+        if all(os.path.isfile(root / file) for file in numbered.values()):
             return numbered
     return {channels[0]: path} if len(channels) == 1 else path
 

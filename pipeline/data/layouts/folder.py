@@ -37,6 +37,7 @@ class Entry:
         folder: below the dataset: results keep it.
         patient: where the layout knows it; None leaves it to the id's text (`pipeline.data.patient_of`).
         test: of a part that has no labels by design: no case is missing where labels are needed.
+        problem: why nothing of the case can be used, whatever files it names; without its paths.
     """
 
     case_id: str
@@ -45,6 +46,7 @@ class Entry:
     folder: Path = field(default=Path())
     patient: str | None = None
     test: bool = False
+    problem: str | None = None
 
 
 @dataclass
@@ -82,8 +84,9 @@ class Folder:
     """A dataset's folder.
 
     Hidden files and folders count as absent: ``.git``, ``.DS_Store``, and the ``._name`` twins that macOS leaves on
-    foreign disks and in archives. Links are followed, a linked folder once. A link that leads nowhere (a file that
-    datalad or git-annex has not fetched) and a folder that can't be read are absent too, and said.
+    foreign disks and in archives. Links are followed, a linked folder once. Whatever has an image's name is listed, so
+    that its case is refused by name when it is read, and not missing in silence: a link that leads nowhere (a file that
+    datalad or git-annex has not fetched) or to itself, a pipe, a folder without an image in it.
 
     Args:
         root: an existing folder.
@@ -92,6 +95,8 @@ class Folder:
 
     def __init__(self, root: Path, spatial_dims: int = 3) -> None:
         self.root, self.spatial_dims, self.suffixes = root, spatial_dims, SUFFIXES[spatial_dims]
+        self.unread: dict[tuple[str, ...], str] = {}
+        """Folders below it that can't be read, and why; known once `files` are listed."""
 
     def stem(self, name: str) -> str | None:
         """A file's name without its suffix; None for another kind of file."""
@@ -100,12 +105,13 @@ class Folder:
 
     def has(self, *names: str) -> bool:
         """Whether a file or folder of each name lies in the dataset's folder itself."""
-        return all((self.root / name).exists() for name in names)
+        return all(os.path.exists(self.root / name) for name in names)
 
     @cached_property
     def files(self) -> tuple[File, ...]:
         """All image files, sorted by folder and name."""
         found: list[File] = []
+        named: list[File] = []
         dangling: list[str] = []
         followed: set[str] = set()
         waiting: list[tuple[str, tuple[str, ...]]] = [(os.fspath(self.root), ())]
@@ -116,24 +122,44 @@ class Folder:
                     entries = [entry for entry in scan if not entry.name.startswith(".")]
             except OSError as error:
                 logger.warning("%s can't be read (%s): nothing in it is taken", path, error.strerror)
+                self.unread[folders] = (error.strerror or type(error).__name__).lower()
                 continue
             for entry in entries:
-                if entry.is_dir():
+                stem = self.stem(entry.name)
+                if _is_folder(entry):
+                    if stem is not None:
+                        named.append(File(Path(entry.path), folders, stem))
                     if entry.is_symlink():
                         target = os.path.realpath(entry.path)
                         if target in followed or f"{os.path.realpath(path)}{os.sep}".startswith(f"{target}{os.sep}"):
                             continue  # a circle, or seen through another link
                         followed.add(target)
                     waiting.append((entry.path, (*folders, entry.name)))
-                elif (stem := self.stem(entry.name)) is not None:
-                    if entry.is_file():
-                        found.append(File(Path(entry.path), folders, stem))
-                    elif entry.is_symlink():
+                elif stem is not None:
+                    found.append(File(Path(entry.path), folders, stem))
+                    if not os.path.exists(entry.path):
                         dangling.append(entry.path)
         if dangling:
             logger.warning("%d links lead nowhere, such as %s: fetch the files first", len(dangling), min(dangling))
+        # `t1.nii.gz/t1.nii.gz`, as some archives are unpacked, is a folder like any other
+        found += [one for one in named if not any(one.path in file.path.parents for file in found)]
         return tuple(sorted(found, key=lambda file: (file.folders, file.stem, file.path.name)))
+
+    def unread_cases(self) -> list[Entry]:
+        """A case to be refused for each folder that can't be read; but for those that a disk has of its own."""
+        return [
+            Entry("_".join(folders), {}, folder=Path(*folders), problem=f"a folder that can't be read ({reason})")
+            for folders, reason in sorted(self.unread.items())
+            if folders and folders[-1] != "lost+found"
+        ]
 
     def below(self, name: str) -> list[File]:
         """The files in one of its folders, their ``folders`` counted from there."""
         return [File(file.path, file.folders[1:], file.stem) for file in self.files if file.folders[:1] == (name,)]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, say: whoever reads it says what is wrong
+        return False

@@ -7,6 +7,7 @@ labels where ``labelsTs`` has them.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -60,33 +61,39 @@ def listing(folder: Folder, channels: Sequence[str] | None) -> Listing:
 def _found(folder: Folder, own: Sequence[str]) -> tuple[list[Entry], list[str]]:
     labels = {(file.folders[0], file.stem): file.path for file in folder.files if len(file.folders) == 1}
     cases: dict[tuple[str, str], dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
-    problems = []
+    problems, odd = [], []
     for file in folder.files:
         if len(file.folders) != 1 or file.folders[0] not in PARTS:
             continue
         match = re.fullmatch(r"(?P<case>.+)_(?P<number>\d{4})", file.stem)
         if match is None or int(match["number"]) >= len(own):
-            problems.append(f"{file.path}: no number of one of the {len(own)} channels at its end")
+            problem = f"no number of one of the {len(own)} channels at its end"
+            problems.append(f"{file.path}: {problem}")
+            odd.append(Entry(file.stem, {}, folder=Path(file.folders[0]), problem=f"a file with {problem}"))
             continue
         cases[file.folders[0], match["case"]][own[int(match["number"])]].append(file.path)
     entries = []
     for (part, case), image in cases.items():
         label = labels.get((PARTS[part], case))
         entries.append(Entry(case, dict(image), [label] if label else [], Path(part), test=part == "imagesTs"))
-    return entries, problems
+    return [*entries, *odd], problems
 
 
 def _listed(root: Path, cases: Mapping[str, Any], own: Sequence[str]) -> tuple[list[Entry], list[str]]:
     entries, problems = [], []
     for case, item in cases.items():
         images = item.get("images") if isinstance(item, dict) else None
-        if not isinstance(images, list) or len(images) != len(own):
-            problems.append(f"{case}: not {len(own)} images, as there are channels")
+        label = item.get("label") if isinstance(item, dict) else None
+        paths = [*images, *([label] if label else [])] if isinstance(images, list) else []
+        if not isinstance(images, list) or len(images) != len(own) or not all(isinstance(one, str) for one in paths):
+            problem = f"not {len(own)} images, as there are channels, and at most one label"
+            problems.append(f"{case}: {problem}")
+            entries.append(Entry(case, {}, problem=f"{FILE} names {problem}"))
             continue
         image = {name: [root / path] for name, path in zip(own, images, strict=True)}
-        labels = [root / item["label"]] if item.get("label") else []
+        labels = [root / label] if label else []
         problems += [
-            f"{path}: no such file" for path in (*(p for (p,) in image.values()), *labels) if not path.is_file()
+            f"{path}: no such file" for path in (*(p for (p,) in image.values()), *labels) if not os.path.isfile(path)
         ]
         entries.append(Entry(case, image, labels, folder_below(root, image[own[0]][0])))
     return entries, problems

@@ -1,21 +1,24 @@
 """A list of cases, as CSV or JSON, with any paths: for files that are named after nothing.
 
 CSV (or TSV; a semicolon will do) with a header: ``case``, a column per channel, and, where there are any, ``label`` and
-``patient``; an empty field is a file that the case lacks. JSON is a list of objects with the same names, or an object
-with ``cases`` (that list), ``channels`` and ``labels`` (id -> name) beside it; a case may hold its channels as
-``image``. Relative paths are relative to the list. It is given as the dataset, or found as ``cases.csv``,
-``cases.tsv`` or ``cases.json`` in the dataset's folder, where it goes before every other layout.
+``patient``; an empty field is a file that the case lacks. A column without any image file (``age``) is no channel. JSON
+is a list of objects with the same names, or an object with ``cases`` (that list), ``channels`` and ``labels`` (id ->
+name) beside it; a case may hold its channels as ``image``. Relative paths are relative to the list. It is given as the
+dataset, or found as ``cases.csv``, ``cases.tsv`` or ``cases.json`` in the dataset's folder, where it goes before every
+other layout.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.data.layouts.decathlon import classes_of, folder_below
+from pipeline.data.layouts.folder import SUFFIXES as IMAGE_SUFFIXES
 from pipeline.data.layouts.folder import Entry, Folder, Listing
 from pipeline.data.layouts.names import LABEL_NAMES
 from pipeline.errors import DataError
@@ -48,6 +51,13 @@ def listing_of(file: Path, channels: Sequence[str] | None) -> Listing:
     case_name = next((name for name in CASE_NAMES if name in names), None)
     own = [name for name in names if name not in (*CASE_NAMES, *PATIENT_NAMES, *LABEL_NAMES)]
     own = [str(name).lower() for name in content.get("channels") or own]
+    notes = []
+    if channels is None and not content.get("channels"):
+        files = [name for name in own if any(_is_image(file, row.get(name, "")) for row in rows)]
+        others = [name for name in own if name not in files]
+        if files and others:
+            notes = [f"{', '.join(others)}: no file in this column, so it is no channel"]
+            own = files
     wanted = list(own if channels is None else channels)
     lacking = [name for name in wanted if name not in names]
     if case_name is None or lacking or not wanted:
@@ -62,17 +72,24 @@ def listing_of(file: Path, channels: Sequence[str] | None) -> Listing:
         case = row.get(case_name, "")
         if not case:
             problems.append(f"entry {number}: no {case_name}")
+            entries.append(Entry(f"entry-{number}", {}, problem=f"entry {number} of the list has no {case_name}"))
             continue
         image = {name: [file.parent / row[name]] for name in wanted if row.get(name)}
         labels = [file.parent / row[name] for name in LABEL_NAMES if row.get(name)][:1]
         problems += [
-            f"{path}: no such file" for path in (*(p for (p,) in image.values()), *labels) if not path.is_file()
+            f"{path}: no such file" for path in (*(p for (p,) in image.values()), *labels) if not os.path.isfile(path)
         ]
         patient = next((row[name] for name in PATIENT_NAMES if row.get(name)), None)
         first = next(iter(image.values()), [file])[0]
         entries.append(Entry(case, image, labels, folder_below(file.parent, first), patient))
     classes, label_problem = classes_of(content)
-    return Listing(tuple(wanted), entries, classes, label_problem, problems)
+    return Listing(tuple(wanted), entries, classes, label_problem, problems, notes)
+
+
+def _is_image(file: Path, value: str) -> bool:
+    """Whether a field looks like a file: by its suffix, or because there is one."""
+    suffixes = [suffix for kind in IMAGE_SUFFIXES.values() for suffix in kind]
+    return value.lower().endswith(tuple(suffixes)) or (value != "" and os.path.isfile(file.parent / value))
 
 
 def read_table(file: Path) -> list[dict[str, str]]:
