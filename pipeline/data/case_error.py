@@ -13,6 +13,10 @@ from typing import Any
 from pipeline.data.pseudonyms import hidden_error
 from pipeline.errors import DataError, PipelineError
 
+_WRAPPED = re.compile(
+    r"applying transform (?:<(?:.*\.)?(?P<object>\w+) object|<function (?:\S*\.)?(?P<function>\w+)?|(?P<name>\w+))"
+)
+
 
 def failing_step(error: BaseException) -> tuple[str, BaseException]:
     """The name of the transform that failed, empty where it was none; and what it raised.
@@ -22,10 +26,10 @@ def failing_step(error: BaseException) -> tuple[str, BaseException]:
     """
     step = ""
     while isinstance(error, RuntimeError) and error.__cause__ is not None:
-        match = re.match(r"applying transform (?:<(?:.*\.)?(?P<object>\w+) object|<function|(?P<name>\w+))", str(error))
+        match = _WRAPPED.match(str(error))
         if match is None:
             break
-        step, error = match["object"] or match["name"] or step, error.__cause__
+        step, error = match["object"] or match["function"] or match["name"] or step, error.__cause__
     return step, error
 
 
