@@ -16,7 +16,7 @@ import torch
 from monai.data import MetaTensor
 from tqdm import tqdm
 
-from pipeline.data.case_error import failing_step
+from pipeline.data.case_error import case_error, failing_step, lacks_memory
 from pipeline.data.pseudonyms import hidden_error, without_paths
 from pipeline.engines.cohort_result import DONE, FAILED, REFUSED, CaseOutcome, CohortResult
 from pipeline.errors import DataError, PipelineError
@@ -145,6 +145,8 @@ def _explained(error: Exception, item: Item, log: Path) -> dict[str, Any]:
             )
             return {"status": REFUSED, "reason": str(hidden_error(named, item)), "output": ""}
     reason = without_paths(f"{type(causes[-1]).__name__}: {causes[-1]}{where}", item)
+    if any(map(lacks_memory, causes)):
+        reason = str(case_error(error, item))
     trace = without_paths("".join(traceback.format_exception(error)), item)
     try:
         with log.open("a", encoding="utf-8", errors="backslashreplace") as file:

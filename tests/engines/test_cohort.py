@@ -251,3 +251,27 @@ print(result.counts["done"], result.exit_code, result.unwritten, result.outcomes
     assert "its trace is not in failures.log: File too large" in done.stdout
     assert "predictions.csv" in done.stderr
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"failures.log"}
+
+
+HUGE = 1 << 50  # a pebibyte
+
+
+@pytest.mark.parametrize("ask", [lambda: torch.empty(HUGE, dtype=torch.uint8), lambda: np.empty(HUGE, np.uint8)])
+@pytest.mark.parametrize("where", ["before", "inside MONAI's Compose", "after"])
+def test_a_case_that_the_memory_can_not_hold_fails_in_words_and_the_others_go_on(tmp_path, where, ask):
+    def spread(item):
+        if item["case_id"] == "sub-1":
+            ask()
+        return item
+
+    chains = {
+        "before": {"preprocessing": lambda item: prepare(spread(item))},
+        "inside MONAI's Compose": {"preprocessing": Compose([spread, prepare])},
+        "after": {"postprocessing": lambda item: finish(spread(item))},
+    }
+    result = run([{**item, "image": {"ct": "ct.nii"}} for item in items(1, 1, 1)], tmp_path, **chains[where])
+    assert [o.status for o in result.outcomes] == ["done", "failed", "done"]
+    reason = result.outcomes[1].reason
+    assert reason.startswith("case sub-1, file ct.nii: found a case that needs more memory than is free (1")
+    assert "to fix it: close other programs" in reason
+    assert ("(in spread)" in reason) == ("Compose" in where)
