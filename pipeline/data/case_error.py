@@ -56,8 +56,8 @@ def case_error(error: BaseException, item: Mapping[Any, Any]) -> PipelineError:
         fix = "close other programs, take a machine with more memory, or correct the case if it should not be so large"
         if "CUDA" in str(cause):
             found, fix = found.replace("memory", "GPU memory"), "close what else uses the GPU, or say device#name=cpu"
-    named = file if isinstance(file, str | os.PathLike) else None
-    return hidden_error(DataError(found, fix=fix, case=_case_id(item), file=named), item)
+    path = file if isinstance(file, str | os.PathLike) else None
+    return hidden_error(DataError(found, fix=fix, case=_case_id(item), file=path), item)
 
 
 def lacks_memory(error: BaseException) -> bool:

@@ -279,6 +279,98 @@ def test_the_source_of_a_transform_and_what_it_holds_count(tmp_path):
         described(Put(np.random.RandomState(0)))
 
 
+FACTOR = 2
+SETTINGS = {"shift": 1}
+
+
+def shifted(value):
+    return value + SETTINGS["shift"]
+
+
+class Scaled(Transform):
+    scale = 2
+
+    def __call__(self, value):
+        return self.adjusted(value) * self.scale
+
+    @staticmethod
+    def adjusted(value):
+        return value[..., :3] + FACTOR
+
+
+class Inherited(Scaled):
+    """Has nothing of its own."""
+
+
+def described(*head):
+    return cache_key.HeadDescription(head).digest
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: Lambdad("a", lambda x: x * FACTOR),
+        lambda: Lambdad("a", lambda x: [(lambda y: y * FACTOR)(y) for y in x]),
+        lambda: Scaled(),
+        lambda: Inherited(),
+        lambda: Put(Inherited),
+        lambda: Put(Scaled().adjusted),
+    ],
+)
+def test_a_module_global_counts_wherever_a_function_reads_it(monkeypatch, made):
+    before = described(made())
+    assert described(made()) == before
+    monkeypatch.setitem(globals(), "FACTOR", 5)
+    assert described(made()) != before
+    monkeypatch.setitem(globals(), "FACTOR", 2)
+    assert described(made()) == before
+
+
+def test_class_attributes_methods_and_called_functions_count(monkeypatch):
+    before, calls = described(Inherited()), described(Lambdad("a", lambda x: shifted(x)))
+    monkeypatch.setattr(Scaled, "scale", 3)
+    changed = described(Inherited())
+    assert changed != before
+    monkeypatch.setattr(Scaled, "adjusted", staticmethod(lambda value: value))
+    assert described(Inherited()) not in (before, changed)
+    monkeypatch.setitem(SETTINGS, "shift", 4)
+    assert described(Lambdad("a", lambda x: shifted(x))) != calls
+
+
+def test_an_entry_of_another_global_or_class_attribute_is_never_served(tmp_path, monkeypatch):
+    def one():
+        chain = [Lambdad("a", lambda x: x * FACTOR), Lambdad("a", Scaled())]
+        return dataset([{"a": np.ones(4)}], tmp_path, chain)[0]["a"].tolist()
+
+    assert one() == [8.0] * 3
+    monkeypatch.setitem(globals(), "FACTOR", 5)
+    assert one() == [20.0] * 3
+    monkeypatch.setattr(Scaled, "scale", 1)
+    assert one() == [10.0] * 3
+
+
+def test_what_cannot_be_told_of_code_is_unknown(monkeypatch):
+    class Slotted(Transform):
+        __slots__ = ("a",)
+
+        def __call__(self, value):
+            return value
+
+    def imports(x):
+        import a_module_that_nobody_has as other
+
+        return other.factor * x
+
+    for head, said in ((Slotted(), "slots"), (Lambdad("a", imports), "does not exist yet")):
+        with pytest.raises(cache_key.Unknown, match=said):
+            described(head)
+    monkeypatch.setitem(globals(), "FACTOR", np.random.RandomState(0))
+    with pytest.raises(cache_key.Unknown, match="RandomState"):
+        described(Lambdad("a", lambda x: x * FACTOR))
+    monkeypatch.setitem(globals(), "FACTOR", logging.getLogger("one's own"))
+    assert described(Lambdad("a", lambda x: FACTOR.info(x)))
+
+
 def test_a_transform_that_cannot_be_described_is_said(items, tmp_path, caplog):
     step = Put(made)
     step.state = np.random.RandomState(0)
