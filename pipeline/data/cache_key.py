@@ -136,10 +136,8 @@ class HeadDescription:
         return None
 
     def _named(self, values: Iterable[tuple[str, Any]]) -> Any:
-        return [
-            [name, ["module", value.__name__] if isinstance(value, types.ModuleType) else self._describe(value)]
-            for name, value in values
-        ]
+        modules = types.ModuleType
+        return [[n, ["module", v.__name__] if isinstance(v, modules) else self._describe(v)] for n, v in values]
 
     def _classes(self, kind: type) -> Any:
         """The attributes and methods of the classes of one's own among a class and those that it is made of."""
