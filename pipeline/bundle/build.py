@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pipeline.bundle.audit import read_json, require_data_only
 from pipeline.bundle.base import KINDS, Base
@@ -91,11 +90,10 @@ def build(
             fix=f"pipeline build {bundle.name}",
             file=folder,
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    from pipeline.io.atomic import write_whole  # the image libraries, which reading a bundle needs not
+
     for file in changed:
-        temporary = file.with_name(f".{file.name}.tmp")
-        temporary.write_bytes(contents[file])
-        os.replace(temporary, file)
+        write_whole(file, partial(_fill, contents[file]))
     return BuildResult(bundle, tuple(contents), changed)
 
 
@@ -133,6 +131,10 @@ def resolve(
     if not _delta_file(bundle).is_file():
         return _from_json(bundle, kind, network, values)
     return _resolve_all(bundle, network, configs or shipped_configs(), kind, values)[kind]
+
+
+def _fill(content: bytes, raw: BinaryIO) -> None:
+    raw.write(content)
 
 
 def _delta_file(bundle: Path) -> Path:

@@ -18,6 +18,7 @@ from pipeline.bundle.find import is_bundle, shipped_bundles
 from pipeline.bundle.render import DATA_LICENSE, bundle_yaml, dataset_table, metadata, readme
 from pipeline.data.fingerprint import DatasetFingerprint
 from pipeline.errors import BundleError, ConfigError, DataError
+from pipeline.io.atomic import write_text
 
 if TYPE_CHECKING:
     from pipeline.data import DatasetDescription
@@ -194,8 +195,7 @@ def _write(folder: Path, files: Mapping[str, str]) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         for name, text in files.items():
-            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-            (temporary / name).write_text(text, encoding="utf-8")
+            write_text(temporary / name, text)
         build(temporary)
         temporary.chmod(0o755)  # mkdtemp's is private
         for file in sorted(path for path in temporary.rglob("*") if path.is_file()):

@@ -13,6 +13,7 @@ from pipeline.bundle.base import KINDS
 from pipeline.bundle.build import UnknownKeyError, resolve
 from pipeline.bundle.overrides import Override, take_network
 from pipeline.errors import ConfigError
+from pipeline.io.atomic import write_text
 
 OF_THE_DATASET = ("layout", "pseudonyms", "patients")
 """Keys that say something of the dataset that was trained on, and nothing of another."""
@@ -33,14 +34,13 @@ def settle(config: dict[str, Any], run_dir: Path, data: str | Path) -> None:
 def write_bundle(source: Path, run_dir: Path, train_config: dict[str, Any], overrides: Sequence[str]) -> None:
     """The run's folder as a bundle; run again from there, by plain MONAI, it writes to a new folder below it."""
     configs = run_dir / "configs"
-    configs.mkdir(parents=True, exist_ok=True)
     for kind in KINDS:
         config = dict(train_config) | {"resume": False}
         if kind != "train":  # which may see other cases, that lie elsewhere
             config = resolve(source, kind, overrides=_known_to(source, kind, overrides))
             config |= {name: None for name in OF_THE_DATASET if name in config}
         config["bundle_root"] = str(run_dir.resolve())
-        (configs / f"{kind}.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+        write_text(configs / f"{kind}.json", json.dumps(config, indent=1) + "\n")
     metadata = source / "configs" / "metadata.json"
     if metadata.is_file() and source != run_dir:
         shutil.copyfile(metadata, configs / "metadata.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -102,6 +103,9 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: the words after ``pipeline``; by default the process's own.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a name that the terminal can't show must not end what is done with it
+            stream.reconfigure(errors="backslashreplace")
     words = sys.argv[1:] if arguments is None else arguments
     # `--debug` belongs to the whole command, but is typed where one stands: at the end of the line that failed.
     app([word for word in words if word == "--debug"] + [word for word in words if word != "--debug"], "pipeline")

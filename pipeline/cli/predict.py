@@ -54,4 +54,5 @@ def closing_words(result: CohortResult, folder: Path) -> str:
     if repaired:
         lines.append(f"{repaired} done with remarks on what was read (units, grids): column repairs of the table")
     counts = ", ".join(f"{number} {status}" for status, number in result.counts.items())
-    return "\n".join([*lines, f"{counts}; every case: {folder / 'predictions.csv'}"])
+    table = "the tables could not be written" if result.unwritten else f"every case: {folder / 'predictions.csv'}"
+    return "\n".join([*lines, f"{counts}; {table}"])

@@ -44,8 +44,8 @@ def command(
     max_epochs a time is chosen that suits the device.
 
     Prepared cases are kept for later runs, for you alone to read, in the folder that PIPELINE_CACHE names, or else in
-    your cache folder (on Linux ~/.cache/monai-volume-pipeline), up to PIPELINE_CACHE_GIB or half of the free disk; it
-    may be deleted at any time. cache_dir=FOLDER puts them elsewhere, cache_dir=null keeps none.
+    your cache folder (on Linux ~/.cache/monai-volume-pipeline), up to PIPELINE_CACHE_GIB, or a fifth of the free disk
+    and at most 50 GiB; it may be deleted at any time. cache_dir=FOLDER puts them elsewhere, cache_dir=null keeps none.
     """
     changed = words.overrides(changes, layout, pseudonyms)
     budget_s = None if budget is None else words.seconds(budget)

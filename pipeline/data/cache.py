@@ -44,7 +44,7 @@ LIMIT_VARIABLE = "PIPELINE_CACHE_GIB"
 
 _FORMAT = 1
 _DAY_S = 86_400.0
-_SHARE_OF_FREE = 0.5
+_SHARE_OF_FREE, _MOST_BYTES = 0.2, 50 << 30
 _COUNT_EVERY_S = 5.0
 
 
@@ -86,8 +86,8 @@ class CaseCache:
     Args:
         folder: as `cache_folder` gives it; made where it is missing.
         head: the deterministic transforms.
-        limit_bytes: of the whole folder; by default PIPELINE_CACHE_GIB, or else half of the disk that is free or
-            already the folder's.
+        limit_bytes: of the whole folder; by default PIPELINE_CACHE_GIB, or else a fifth of the disk that is free or
+            already the folder's, and 50 GiB at most.
 
     Raises:
         ConfigError: PIPELINE_CACHE_GIB is no number.
@@ -120,8 +120,9 @@ class CaseCache:
 
     @property
     def summary(self) -> str:
-        """How full the folder is, and how many cases this has added."""
-        return f"{self._added} of them new; {self._used / 2**30:.2f} GiB of at most {self.limit_bytes / 2**30:.0f} GiB"
+        """How many cases this has added, how full the folder is, and how to have another limit or none of it."""
+        sizes = f"{self._used / 2**30:.2f} GiB there of at most {self.limit_bytes / 2**30:.3g} GiB"
+        return f"{self._added} of them new; {sizes} ({LIMIT_VARIABLE}=<GiB>; none are kept with cache_dir=null)"
 
     def fetch(self, item: Mapping[str, Any], prepare: Callable[[], Any]) -> tuple[Kept | None, Any]:
         """Look for a prepared case, or prepare and keep it.
@@ -252,7 +253,7 @@ class CaseCache:
 def _limit(folder: Path, used: int) -> int:
     text = os.environ.get(LIMIT_VARIABLE)
     if text is None:
-        return int(_SHARE_OF_FREE * (shutil.disk_usage(folder).free + used))
+        return min(int(_SHARE_OF_FREE * (shutil.disk_usage(folder).free + used)), _MOST_BYTES)
     try:
         return int(float(text) * 2**30)
     except ValueError:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import os
 import re
 import sys
 import threading
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +27,7 @@ from monai.data import get_track_meta
 from monai.transforms import Transform
 from monai.utils import MONAIEnvVars
 
+from pipeline.data.code_key import class_values, is_library, referred, source
 from pipeline.data.file_digests import FileDigests, file_digest, file_state
 from pipeline.io import section_of
 
@@ -48,26 +50,28 @@ class HeadDescription:
     """The transforms of a chain's deterministic head, as a digest.
 
     It covers their classes, the source of the modules that define them, every attribute, files that an attribute
-    names, and the versions of the packages that read and compute. What a function of yours imports from another module
-    of yours is not followed.
+    names, and the versions of the packages that read and compute; of classes and functions of one's own also what they
+    read from elsewhere, see `pipeline.data.code_key`. What is found by its name at run time (``getattr``) is not.
 
     Attributes:
         digest: changes when any of it does.
         transforms: all of the head, those inside others included, in an order that depends on nothing else.
 
     Raises:
-        Unknown: an attribute that can't be described, such as an open file.
+        Unknown: a value that can't be described, such as an open file.
     """
 
     def __init__(self, head: Sequence[Any]) -> None:
         self.transforms: list[Any] = []
         self._around: list[int] = []  # what is being described, for an object that holds itself
+        self._code_seen: list[Any] = []  # functions and classes of one's own, each described once
         environment = [[_version(name) for name in _PACKAGES], sys.version_info[:2], _own_source()]
         tracking = [get_track_meta(), MONAIEnvVars.trace_transform(), str(torch.get_default_dtype())]
         self.digest = digest([environment, tracking, [self._describe(step) for step in head]])
+        self._code_seen.clear()  # not to be pickled with the rest
 
     def _describe(self, value: Any) -> Any:
-        if value is None or isinstance(value, bool | int | float):
+        if value is None or value is ... or isinstance(value, bool | int | float | complex):
             return [type(value).__name__, repr(value)]
         if isinstance(value, Enum):
             return ["enum", _name(type(value)), value.name]
@@ -84,7 +88,7 @@ class HeadDescription:
         if isinstance(value, re.Pattern):
             return ["pattern", value.pattern, value.flags]
         if isinstance(value, type):
-            return ["class", _name(value), _source(value.__module__)]
+            return ["class", _name(value), source(value.__module__), self._classes(value)]
         if id(value) in self._around:
             return ["again", self._around.index(id(value))]
         self._around.append(id(value))
@@ -103,18 +107,45 @@ class HeadDescription:
         if isinstance(value, functools.partial):
             return ["partial", *map(self._describe, (value.func, value.args, value.keywords))]
         if isinstance(value, types.MethodType):
-            return ["method", self._describe(value.__self__), value.__func__.__qualname__]
+            return ["method", self._describe(value.__self__), self._describe(value.__func__)]
         if isinstance(value, types.FunctionType):
             return self._function(value)
         if isinstance(value, types.BuiltinFunctionType | np.ufunc):
             return ["function", getattr(value, "__module__", None), value.__name__]
+        if isinstance(value, logging.Logger):  # what it says changes no voxel
+            return ["logger", value.name]
         return self._object(value)
 
     def _function(self, function: types.FunctionType) -> Any:
-        cells = [cell.cell_contents for cell in function.__closure__ or ()]
-        values = [function.__defaults__, function.__kwdefaults__, cells]
-        about = [_name(function), _source(function.__module__), self._code(function.__code__)]
-        return ["function", *about, *map(self._describe, values)]
+        if (number := self._seen(function)) is not None:
+            return number
+        try:
+            cells = [cell.cell_contents for cell in function.__closure__ or ()]
+            values: list[Any] = [function.__defaults__, function.__kwdefaults__, cells]
+            outside = [] if is_library(function.__module__ or "") else list(referred(function))
+        except (NameError, ValueError) as error:  # not imported yet, or a cell that is still empty
+            raise Unknown(f"the function {_name(function)}, which reads what does not exist yet ({error})") from None
+        about = [_name(function), source(function.__module__ or ""), self._code(function.__code__)]
+        return ["function", *about, *map(self._describe, values), self._named(outside)]
+
+    def _seen(self, code: Any) -> Any:
+        for number, known in enumerate(self._code_seen):
+            if known is code:
+                return ["seen", number]
+        self._code_seen.append(code)
+        return None
+
+    def _named(self, values: Iterable[tuple[str, Any]]) -> Any:
+        modules = types.ModuleType
+        return [[n, ["module", v.__name__] if isinstance(v, modules) else self._describe(v)] for n, v in values]
+
+    def _classes(self, kind: type) -> Any:
+        """The attributes and methods of the classes of one's own among a class and those that it is made of."""
+        own = [one for one in kind.__mro__ if not is_library(one.__module__)]
+        try:
+            return [self._seen(one) or [_name(one), self._named(class_values(one))] for one in own]
+        except TypeError as error:
+            raise Unknown(f"an object of {_name(kind)}, a class with {error}") from None
 
     def _code(self, code: types.CodeType) -> Any:
         constants = [
@@ -133,7 +164,8 @@ class HeadDescription:
             for name, entry in sorted(vars(value).items())
             if not isinstance(entry, threading.local)  # whether MONAI traces in this thread
         ]
-        return ["object", _name(type(value)), _source(type(value).__module__), attributes]
+        kind = type(value)
+        return ["object", _name(kind), source(kind.__module__), attributes, self._classes(kind)]
 
 
 def _name(kind: Any) -> str:
@@ -145,14 +177,6 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:  # not needed by what is installed
         return None
-
-
-@functools.cache
-def _source(module: str) -> Any:
-    """The package's version, and a digest of the module's file: one's own transforms change without a version."""
-    file = getattr(sys.modules.get(module), "__file__", None)
-    version = getattr(sys.modules.get(module.partition(".")[0]), "__version__", None)
-    return [str(version), file_digest(Path(file)) if file and os.path.isfile(file) else None]
 
 
 @functools.cache

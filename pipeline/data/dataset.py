@@ -165,6 +165,8 @@ class CaseDataset(Dataset):
             return self._prepared(self.data[index])
         except PipelineError as error:
             return error
+        except MemoryError as error:  # on keeping it
+            return case_error(error, self.data[index])
 
     def _prepared(self, source: Mapping[str, Any]) -> tuple[Kept | None, Any]:
         def prepare() -> Any:

@@ -167,16 +167,21 @@ def _stratified(
 
 
 def _rank(seed: int, name: str) -> bytes:
-    return hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return hashlib.sha256(f"{seed}/{name}".encode("utf-8", "backslashreplace")).digest()
 
 
 def write_split(path: str | PathLike[str], split: Split) -> None:
-    """Write a split as JSON, so that a run can be repeated and compared on the same cases."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    """Write a split as JSON, so that a run can be repeated and compared on the same cases.
+
+    Raises:
+        DataError: it can't be written.
+    """
+    from pipeline.io.atomic import write_text  # importing the image libraries takes longer than listing most datasets
+
     content = asdict(split)
     if not split.patients:  # most ids say whose they are
         del content["patients"]
-    Path(path).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_split(path: str | PathLike[str], fold: int = 0) -> Split:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +14,7 @@ from pipeline.data.check import Check
 from pipeline.data.fingerprint import PERCENTILES, DatasetFingerprint
 from pipeline.data.fingerprint_store import plain
 from pipeline.data.peers import class_name, class_volumes, in_world_order, segmented
-from pipeline.io.stream import cannot
+from pipeline.io.atomic import write_text
 
 
 def summary(dataset: DatasetFingerprint) -> dict[str, Any]:
@@ -115,16 +113,7 @@ def write_json(check: Check, path: Path) -> None:
     Raises:
         DataError: it can't be written.
     """
-    temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.json")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(json.dumps(as_json(check), indent=1) + "\n", encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise cannot(error, path, "written") from error
+    write_text(path, json.dumps(as_json(check), indent=1) + "\n")
 
 
 def as_json(check: Check) -> dict[str, Any]:

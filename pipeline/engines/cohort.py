@@ -2,89 +2,29 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import os
+import logging
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 from monai.data import MetaTensor
 from tqdm import tqdm
 
-from pipeline.data.case_error import failing_step
+from pipeline.data.case_error import case_error, failing_step, lacks_memory
 from pipeline.data.pseudonyms import hidden_error, without_paths
+from pipeline.engines.cohort_result import DONE, FAILED, REFUSED, CaseOutcome, CohortResult
 from pipeline.errors import DataError, PipelineError
 from pipeline.geometry import Grid
 
-DONE, REFUSED, FAILED = "done", "refused", "failed"
+logger = logging.getLogger(__name__)
+
 Item = Mapping[Hashable, Any]
-
-
-@dataclass(frozen=True)
-class CaseOutcome:
-    """How one case ended.
-
-    Args:
-        case: its id.
-        status: ``done``; ``refused``, where the input can't be used and ``reason`` says what to do about it; ``failed``
-            after any other error, whose trace stands in ``failures.log``.
-        seconds: wall clock that the case added to the run.
-        repairs: what the reader put right in its files, and said so.
-        volumes_ml: volume of each class in the result, by the class's name.
-        output: file of the result.
-    """
-
-    case: str
-    status: str
-    reason: str = ""
-    seconds: float = 0.0
-    repairs: tuple[str, ...] = ()
-    volumes_ml: Mapping[str, float] = field(default_factory=dict)
-    output: str = ""
-
-
-@dataclass(frozen=True)
-class CohortResult:
-    """The outcomes of a run, in the order of the cases. ``complete`` is False after an interruption."""
-
-    outcomes: tuple[CaseOutcome, ...]
-    complete: bool = True
-
-    @property
-    def counts(self) -> dict[str, int]:
-        found = Counter(outcome.status for outcome in self.outcomes)
-        return {status: found[status] for status in (DONE, REFUSED, FAILED)}
-
-    @property
-    def exit_code(self) -> int:
-        """0 where every case is done, 3 where some were refused or failed, 1 where none is done."""
-        done = self.counts[DONE]
-        if not done:
-            return 1
-        return 0 if done == len(self.outcomes) else 3
-
-    def write(self, output_dir: str | Path) -> None:
-        """Write ``predictions.csv`` and ``predictions.json``, each whole or not at all."""
-        names = list(dict.fromkeys(name for outcome in self.outcomes for name in outcome.volumes_ml))
-        columns = ["case", "status", "reason", "seconds", "repairs", *(f"{name}_ml" for name in names), "output"]
-        with _replacing(Path(output_dir) / "predictions.csv") as file:
-            table = csv.writer(file)
-            table.writerow(columns)
-            for o in self.outcomes:
-                volumes = [f"{o.volumes_ml[name]:.6g}" if name in o.volumes_ml else "" for name in names]
-                row = [o.case, o.status, o.reason, f"{o.seconds:.3f}", "; ".join(o.repairs), *volumes, o.output]
-                table.writerow(row)
-        with _replacing(Path(output_dir) / "predictions.json") as file:
-            cases = [asdict(outcome) for outcome in self.outcomes]
-            json.dump({"complete": self.complete, "counts": self.counts, "cases": cases}, file, indent=2)
 
 
 def predict_cohort(
@@ -113,6 +53,8 @@ def predict_cohort(
         output_dir: for ``predictions.csv``, ``predictions.json``, and ``failures.log`` if there are failures.
         class_names: id -> name of every class of which the volume is reported; a section has none.
         progress: show a progress bar with the time left.
+
+    Tables that can't be written are an error in the log, and in the result.
 
     Raises:
         DataError: no cases, or two with one id: before any work.
@@ -156,8 +98,13 @@ def predict_cohort(
                 bar.set_postfix(CohortResult(tuple(outcomes)).counts)
     finally:
         reader.shutdown(wait=False, cancel_futures=True)
-        CohortResult(tuple(outcomes), complete=len(outcomes) == len(items)).write(output_dir)
-    return CohortResult(tuple(outcomes))
+        result = CohortResult(tuple(outcomes), complete=len(outcomes) == len(items))
+        try:
+            result.write(output_dir)
+        except DataError as error:  # a full disk: the results are whole, and what is known of them is not lost
+            logger.error("%s", error)
+            result = replace(result, unwritten=str(error))
+    return result
 
 
 @torch.no_grad()
@@ -197,9 +144,15 @@ def _explained(error: Exception, item: Item, log: Path) -> dict[str, Any]:
                 file=cause.file,
             )
             return {"status": REFUSED, "reason": str(hidden_error(named, item)), "output": ""}
-    with log.open("a", encoding="utf-8") as file:
-        file.write(f"case {item['case_id']}\n{without_paths(''.join(traceback.format_exception(error)), item)}\n")
     reason = without_paths(f"{type(causes[-1]).__name__}: {causes[-1]}{where}", item)
+    if any(map(lacks_memory, causes)):
+        reason = str(case_error(error, item))
+    trace = without_paths("".join(traceback.format_exception(error)), item)
+    try:
+        with log.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"case {item['case_id']}\n{trace}\n")
+    except OSError as full:
+        reason += f"; its trace is not in {log.name}: {full.strerror or full}"
     return {"status": FAILED, "reason": reason, "output": ""}
 
 
@@ -231,14 +184,3 @@ def _require_distinct(items: Sequence[Item]) -> None:
             expected="distinct ids, because results are named after them",
             fix="rename the cases",
         )
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[TextIO]:
-    """A text file that takes the place of ``path`` once it is written to the end."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8", newline="") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import ignite.distributed as idist
 import torch
@@ -13,17 +12,25 @@ from ignite.engine.events import RemovableEventHandle
 
 from pipeline.data.sampler import EpochSampler
 from pipeline.errors import DataError
+from pipeline.io.atomic import write_whole
 
 
 def save_atomically(content: Any, path: Path) -> None:
-    """``torch.save`` under a temporary name, then rename: the final name exists only when whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        torch.save(content, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """``torch.save`` into a file that exists only when whole.
+
+    Raises:
+        DataError: it can't be written.
+    """
+
+    def save(raw: BinaryIO) -> None:
+        try:
+            torch.save(content, raw)
+        except RuntimeError as error:  # torch's archive, in the place of the disk's own error
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+    write_whole(path, save)
 
 
 class BestWeights:

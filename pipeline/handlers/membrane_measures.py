@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from io import StringIO
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from monai.handlers import from_engine
 
 from pipeline.errors import DataError, PipelineError
 from pipeline.handlers.case_measures import case_id_of
+from pipeline.io.atomic import write_text
 from pipeline.metrics import MEMBRANE_SCORES, MembraneScores, Statistics, bootstrap, membrane_scores
 
 
@@ -112,18 +114,15 @@ def _plain(label_map: torch.Tensor) -> torch.Tensor:
 
 def _write(scores: dict[str, MembraneScores], statistics: dict[str, Statistics], folder: Path) -> None:
     """Both tables, each whole or not at all; undefined values are empty cells and null."""
-    part = folder / "membranes.csv.part"
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("case_id", *MEMBRANE_SCORES))
-        for case_id, of_case in scores.items():
-            values = asdict(of_case).values()
-            writer.writerow((case_id, *("" if math.isnan(value) else value for value in values)))
-    part.replace(folder / "membranes.csv")
+    text = StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(("case_id", *MEMBRANE_SCORES))
+    for case_id, of_case in scores.items():
+        values = asdict(of_case).values()
+        writer.writerow((case_id, *("" if math.isnan(value) else value for value in values)))
+    write_text(folder / "membranes.csv", text.getvalue())
     summary = {
         name: {key: None if math.isnan(value) else value for key, value in asdict(found).items()}
         for name, found in statistics.items()
     }
-    part = folder / "membranes.json.part"
-    part.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    part.replace(folder / "membranes.json")
+    write_text(folder / "membranes.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
+from io import StringIO
 from pathlib import Path
 
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
+
+from pipeline.io.atomic import write_text
 
 
 class MetricsCsv:
@@ -41,10 +43,8 @@ class MetricsCsv:
                 rows = list(csv.DictReader(file))
         rows.append(row)
         columns = dict.fromkeys(name for line in rows for name in line)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(columns), restval="")
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(temporary, self.path)
+        text = StringIO(newline="")
+        writer = csv.DictWriter(text, list(columns), restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path, text.getvalue())

@@ -11,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from pipeline.handlers.case_measures import case_id_of
 from pipeline.handlers.panel import case_panel
 from pipeline.io import read_image
+from pipeline.io.atomic import printable
 from pipeline.metrics import class_names
 
 
@@ -74,5 +75,5 @@ class OverlayImages:
                 spacing_mm, orientation = (*spacing_mm, 1.0), "PLS"
             shown = (image, reference, prediction, spacing_mm, orientation)
             picture = case_panel(*shown, self.slices, self.classes, self.window, letters=not section)
-            self.writer.add_image(f"{self.tag}/{case_id}", picture, step, dataformats="HWC")
+            self.writer.add_image(f"{self.tag}/{printable(case_id)}", picture, step, dataformats="HWC")
         self.writer.flush()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import time
 from datetime import datetime, timezone
@@ -17,6 +16,7 @@ from ignite.engine import Engine, Events
 
 from pipeline.data import Split, write_split
 from pipeline.data.splits import fingerprint
+from pipeline.io.atomic import write_text
 
 _PACKAGES = ("monai-volume-pipeline", "torch", "monai", "pytorch-ignite", "nibabel", "SimpleITK", "numpy", "scipy")
 
@@ -46,14 +46,6 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Whole or not at all: under a temporary name first, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 class RecordRun:
@@ -114,4 +106,4 @@ class RecordRun:
                 for refusal in dataset.refused
             ],
         } | environment()
-        write_json(self.run_dir / "run.json", record)
+        write_text(self.run_dir / "run.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")

@@ -6,9 +6,22 @@ import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from torch.utils.tensorboard import SummaryWriter
 
+from pipeline.errors import DataError
+from pipeline.io.atomic import printable
+
 
 def summary_writer(log_dir: str) -> SummaryWriter | None:
-    """One writer for all handlers of a run; ``None`` on all ranks of a distributed run but the first."""
+    """One writer for all handlers of a run; ``None`` on all ranks of a distributed run but the first.
+
+    Raises:
+        DataError: a folder whose name holds bytes that are no text: TensorBoard knows no such names.
+    """
+    if log_dir != printable(log_dir):
+        raise DataError(
+            f"a folder that TensorBoard can't write to ({printable(log_dir)})",
+            expected="a name of letters in UTF-8",
+            fix="choose another folder for the run",
+        )
     return SummaryWriter(log_dir) if idist.get_rank() == 0 else None
 
 

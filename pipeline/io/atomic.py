@@ -1,4 +1,4 @@
-"""The one way in which an image file is written: its final name exists only when the file is whole."""
+"""The one way in which a file is written, of voxels or of text: its final name exists only when the file is whole."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from typing import BinaryIO
 from pipeline.errors import DataError
 from pipeline.io.stream import cannot
 
+_ESCAPED = "backslashreplace"
 _SUFFIX = re.compile(r"(\.nii)?\.[a-z]+$")
 
 
 def write_whole(
-    path: str | PathLike[str], write: Callable[[BinaryIO], object], verify: Callable[[Path], object]
+    path: str | PathLike[str], write: Callable[[BinaryIO], object], verify: Callable[[Path], object] | None = None
 ) -> None:
     """Write a file beside its place, sync it, read it back, and only then give it its name.
 
@@ -28,7 +29,8 @@ def write_whole(
     Args:
         path: the final name.
         write: fills the open file.
-        verify: reads the file of the given, temporary name; raises OSError where it isn't as it was written.
+        verify: reads the file of the given, temporary name; raises OSError where it isn't as it was written. None where
+            nothing is to be read back.
 
     Raises:
         DataError: a folder that can't be made or written to, a full disk, a name that is too long or that this system
@@ -46,7 +48,8 @@ def write_whole(
                 write(raw)
                 raw.flush()
                 os.fsync(raw.fileno())
-            verify(temporary)
+            if verify is not None:
+                verify(temporary)
             os.replace(temporary, file)
         finally:
             with contextlib.suppress(OSError):  # gone after the rename; the first error is the one that counts
@@ -54,6 +57,28 @@ def write_whole(
         _sync_folder(file.parent)
     except OSError as error:
         raise cannot(error, file, "written") from error
+
+
+def write_text(path: str | PathLike[str], text: str) -> None:
+    """Write a text in UTF-8, as `write_whole` writes.
+
+    Names of files may hold bytes that are no text (Latin-1 from a USB stick); they are written as `printable` has them,
+    which is also how JSON writes such a letter: who reads the JSON gets the very name.
+
+    Raises:
+        DataError: as `write_whole`.
+    """
+    content = text.encode("utf-8", _ESCAPED)
+    write_whole(path, lambda raw: raw.write(content))
+
+
+def printable(text: str) -> str:
+    """The text with an escape in the place of each byte of a name that is no letter.
+
+    >>> print(printable("B\\udcfccher"))
+    B\\udcfccher
+    """
+    return text.encode("utf-8", _ESCAPED).decode("utf-8")
 
 
 def _require_possible(file: Path) -> None:

@@ -7,10 +7,11 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, fields
+from io import StringIO
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
+from pipeline.io.atomic import write_text
 from pipeline.metrics.case import ClassResult
 from pipeline.metrics.summary import ClassSummary, Row, Summary
 
@@ -21,30 +22,26 @@ def write_cases(rows: Iterable[Row], path: str | PathLike[str]) -> None:
     """Writes ``cases.csv``: one row per case and class, an empty cell where a value is undefined.
 
     The file appears whole or not at all.
+
+    Raises:
+        DataError: it can't be written.
     """
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(_COLUMNS)
-        for row in rows:
-            cells: dict[str, Any] = {"case_id": row.case_id, "diagonal_mm": row.diagonal_mm} | asdict(row.result)
-            writer.writerow(
-                ["" if isinstance(cells[c], float) and math.isnan(cells[c]) else cells[c] for c in _COLUMNS]
-            )
-    part.replace(path)
-
-
-def _cell(value: Any) -> Any:
-    return "" if isinstance(value, float) and math.isnan(value) else value
+    text = StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(_COLUMNS)
+    for row in rows:
+        cells: dict[str, Any] = {"case_id": row.case_id, "diagonal_mm": row.diagonal_mm} | asdict(row.result)
+        writer.writerow(["" if isinstance(cells[c], float) and math.isnan(cells[c]) else cells[c] for c in _COLUMNS])
+    write_text(path, text.getvalue())
 
 
 def write_summary(summary: Summary, path: str | PathLike[str]) -> None:
-    """Writes ``Summary.to_dict`` as JSON; the file appears whole or not at all."""
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(summary.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    part.replace(path)
+    """Writes ``Summary.to_dict`` as JSON; the file appears whole or not at all.
+
+    Raises:
+        DataError: it can't be written.
+    """
+    write_text(path, json.dumps(summary.to_dict(), indent=2, allow_nan=False) + "\n")
 
 
 def format_table(summary: Summary) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
-import uuid
 from collections.abc import Callable, Sequence
 from html import escape
 from os import PathLike
@@ -19,7 +17,7 @@ from pipeline.data.stack_rules import StackRules
 from pipeline.data.summary import summary_lines
 from pipeline.errors import PipelineError
 from pipeline.io import read_image
-from pipeline.io.stream import cannot
+from pipeline.io.atomic import write_text
 from pipeline.report.thumbnail import thumbnail
 
 _MOST_PICTURED = 12
@@ -66,17 +64,7 @@ def check_page(check: Check, path: str | PathLike[str], progress: Callable[[int,
         drawn.append(_article(line, check))
         if progress is not None:
             progress(number + 1, len(worst))
-    text = _page(check, lines, drawn)
-    temporary = file.with_name(f".{uuid.uuid4().hex[:12]}.html")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, file)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise cannot(error, file, "written") from error
+    write_text(file, _page(check, lines, drawn))
     return file
 
 

@@ -64,6 +64,7 @@ def test_nothing_that_is_left_knows_an_id(scans, tmp_path):
         "P3": "done",
     }
     assert rows["P0"]["output"] == "P0.nii.gz"
+    assert any(b"validate/P" in file.read_bytes() for file in run.rglob("*tfevents*"))  # read as they are: no archive
     assert leaks(run) == leaks(out) == []
     for result in said:
         assert not [name for name in IDS if name in result.stdout + result.stderr]

@@ -69,7 +69,7 @@ def test_the_same_seed_gives_the_same_run_and_plain_monai_gives_it_too(run, phan
     config = run / "configs" / "train.json"
     again = tmp_path / "again"
     arguments = ("monai.bundle", "run", "--config_file", config, "--output_dir", again, "--dataset_dir", phantoms)
-    command(*arguments, "--bundle_root", run)
+    command(*arguments, "--bundle_root", run, "--num_workers", "2", PIPELINE_CACHE="")  # nothing prepared is kept
     (again,) = again.iterdir()  # a folder of its own, named after the moment
     assert losses(again) == losses(run)
     first, second = (torch.load(folder / "models" / "model_last.pt", weights_only=True) for folder in (run, again))
@@ -196,9 +196,15 @@ def test_two_processes_train_as_one(phantoms, tmp_path, run):
     small = ("--spacing_mm", "[3.0,3.0,-1.0]", "--patch_size", "[32,32,8]", "--overlap", "0.0")
     small += ("--network_def#channels", "[4,8,8,8]", "--precision", "float32")
     arguments = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle", "run")
-    arguments += ("--config_file", config, "--dataset_dir", phantoms, "--output_dir", tmp_path, "--max_epochs", "1")
-    command(*arguments, *small)
-    (folder,) = tmp_path.iterdir()  # both processes in one folder, written by the first alone
+    arguments += ("--config_file", config, "--dataset_dir", phantoms, "--max_epochs", "1", *small)
+    for out, cache in (("without", ""), ("new", str(tmp_path / "cache")), ("found", str(tmp_path / "cache"))):
+        workers = ("--num_workers", "0" if out == "new" else "1")
+        command(*arguments, "--output_dir", tmp_path / out, *workers, PIPELINE_CACHE=cache)
+    (folder,) = (tmp_path / "without").iterdir()  # both processes in one folder, written by the first alone
+    for out in ("new", "found"):
+        (other,) = (tmp_path / out).iterdir()
+        assert losses(other) == losses(folder), f"prepared cases: {out}"
+    assert len(list((tmp_path / "cache").rglob("*.case"))) == 6
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     assert (record["processes"], record["status"]) == (2, "completed")
     with (folder / "cases.csv").open(encoding="utf-8") as file:

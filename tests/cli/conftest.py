@@ -42,7 +42,9 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> Rooms:
         {
             "train": summary(),
             "evaluate": summary(),
-            "predict": SimpleNamespace(exit_code=0, outcomes=(), counts={"done": 2, "refused": 0, "failed": 0}),
+            "predict": SimpleNamespace(
+                exit_code=0, outcomes=(), counts={"done": 2, "refused": 0, "failed": 0}, unwritten=""
+            ),
             "publish": Path("bundles/one/models/model.pt"),
             "find_bundle": lambda name: Path("bundles") / name,
             "shipped_bundles": None,

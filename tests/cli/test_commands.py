@@ -74,11 +74,19 @@ def test_predict_gives_the_reason_for_every_case_that_is_not_done(pipeline, room
         exit_code=3,
         outcomes=[SimpleNamespace(case=c, status=s, reason=r, repairs=repairs) for c, s, r, repairs in outcomes],
         counts={"done": 1, "refused": 1, "failed": 1},
+        unwritten="",
     )
     lines = pipeline("predict", "b", "i", "o").output.splitlines()
     assert lines[:2] == ["refused  b: 2 NaN voxels", "failed  c: RuntimeError"]
     assert lines[2].startswith("1 done with remarks")
     assert lines[3].startswith("1 done, 1 refused, 1 failed; ")
+
+
+def test_tables_that_could_not_be_written_leave_the_closing_table(pipeline, rooms):
+    rooms.answers["predict"].unwritten, rooms.answers["predict"].exit_code = "no space left on device", 1
+    result = pipeline("predict", "b", "i", "o")
+    assert result.exit_code == 1
+    assert result.output == "2 done, 0 refused, 0 failed; the tables could not be written\n"
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])

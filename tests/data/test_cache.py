@@ -1,4 +1,5 @@
 import errno
+import json
 import logging
 import os
 import pickle
@@ -279,6 +280,98 @@ def test_the_source_of_a_transform_and_what_it_holds_count(tmp_path):
         described(Put(np.random.RandomState(0)))
 
 
+FACTOR = 2
+SETTINGS = {"shift": 1}
+
+
+def shifted(value):
+    return value + SETTINGS["shift"]
+
+
+class Scaled(Transform):
+    scale = 2
+
+    def __call__(self, value):
+        return self.adjusted(value) * self.scale
+
+    @staticmethod
+    def adjusted(value):
+        return value[..., :3] + FACTOR
+
+
+class Inherited(Scaled):
+    """Has nothing of its own."""
+
+
+def described(*head):
+    return cache_key.HeadDescription(head).digest
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: Lambdad("a", lambda x: x * FACTOR),
+        lambda: Lambdad("a", lambda x: [(lambda y: y * FACTOR)(y) for y in x]),
+        lambda: Scaled(),
+        lambda: Inherited(),
+        lambda: Put(Inherited),
+        lambda: Put(Scaled().adjusted),
+    ],
+)
+def test_a_module_global_counts_wherever_a_function_reads_it(monkeypatch, made):
+    before = described(made())
+    assert described(made()) == before
+    monkeypatch.setitem(globals(), "FACTOR", 5)
+    assert described(made()) != before
+    monkeypatch.setitem(globals(), "FACTOR", 2)
+    assert described(made()) == before
+
+
+def test_class_attributes_methods_and_called_functions_count(monkeypatch):
+    before, calls = described(Inherited()), described(Lambdad("a", lambda x: shifted(x)))
+    monkeypatch.setattr(Scaled, "scale", 3)
+    changed = described(Inherited())
+    assert changed != before
+    monkeypatch.setattr(Scaled, "adjusted", staticmethod(lambda value: value))
+    assert described(Inherited()) not in (before, changed)
+    monkeypatch.setitem(SETTINGS, "shift", 4)
+    assert described(Lambdad("a", lambda x: shifted(x))) != calls
+
+
+def test_an_entry_of_another_global_or_class_attribute_is_never_served(tmp_path, monkeypatch):
+    def one():
+        chain = [Lambdad("a", lambda x: x * FACTOR), Lambdad("a", Scaled())]
+        return dataset([{"a": np.ones(4)}], tmp_path, chain)[0]["a"].tolist()
+
+    assert one() == [8.0] * 3
+    monkeypatch.setitem(globals(), "FACTOR", 5)
+    assert one() == [20.0] * 3
+    monkeypatch.setattr(Scaled, "scale", 1)
+    assert one() == [10.0] * 3
+
+
+def test_what_cannot_be_told_of_code_is_unknown(monkeypatch):
+    class Slotted(Transform):
+        __slots__ = ("a",)
+
+        def __call__(self, value):
+            return value
+
+    def imports(x):
+        import a_module_that_nobody_has as other
+
+        return other.factor * x
+
+    for head, said in ((Slotted(), "slots"), (Lambdad("a", imports), "does not exist yet")):
+        with pytest.raises(cache_key.Unknown, match=said):
+            described(head)
+    monkeypatch.setitem(globals(), "FACTOR", np.random.RandomState(0))
+    with pytest.raises(cache_key.Unknown, match="RandomState"):
+        described(Lambdad("a", lambda x: x * FACTOR))
+    monkeypatch.setitem(globals(), "FACTOR", logging.getLogger("one's own"))
+    assert described(Lambdad("a", lambda x: FACTOR.info(x)))
+
+
 def test_a_transform_that_cannot_be_described_is_said(items, tmp_path, caplog):
     step = Put(made)
     step.state = np.random.RandomState(0)
@@ -460,6 +553,83 @@ def test_two_that_write_the_same_case_at_once(items, tmp_path):
     assert not list((tmp_path / "cache").glob("*.tmp"))
 
 
+PROCESS = """
+import json, os, sys, time
+from pathlib import Path
+from monai.transforms import Compose
+from tests.data.test_cache import dataset, steps
+items, folder, gate = json.loads(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+gate.with_name(f"ready-{os.getpid()}").touch()
+while not gate.exists():
+    time.sleep(0.001)
+kept = dataset(items, folder, workers=2)
+print(json.dumps([kept.on_disk, [float(kept[i]["image"].double().sum()) for i in range(len(kept))]]))
+"""
+
+
+def started(items, folder, gate):
+    return subprocess.Popen(
+        [sys.executable, "-c", PROCESS, json.dumps(items), str(folder), str(gate)],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_two_processes_that_prepare_one_dataset_at_once(items, tmp_path):
+    folder, gate = tmp_path / "cache", tmp_path / "gate"
+    processes = [started(items, folder, gate) for _ in range(2)]
+    try:
+        while len(list(tmp_path.glob("ready-*"))) < 2:
+            assert all(process.poll() is None for process in processes)
+        gate.touch()
+        said = [process.communicate(timeout=100) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    chain = Compose(steps())
+    expected = [3, [float(chain(item)["image"].double().sum()) for item in items]]
+    assert [json.loads(out) for out, _ in said] == [expected] * 2, said
+    assert not [error for _, error in said if "amaged" in error or "kept" in error]
+    assert len(entries(folder)) == 3
+    assert not list((folder / "prepared-cases").glob("*.tmp"))
+    assert new_entries(items, folder) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is read-only to root")
+def test_a_read_only_folder_is_said_and_the_run_goes_on(items, tmp_path, caplog):
+    dataset(items[:1], tmp_path)
+    (tmp_path / "prepared-cases").chmod(0o500)
+    try:
+        kept = CaseDataset(items, chain := Compose(steps()), progress=False, cache_dir=tmp_path)
+        assert (kept.on_disk, kept.cached) == (0, 3)
+        assert_equal(kept[2], chain(items[2]))
+        assert caplog.text.count("not kept on disk") == 1
+    finally:
+        (tmp_path / "prepared-cases").chmod(0o700)
+
+
+class Rewritten(MapTransform):
+    """Loads a file, and finds it replaced while it does so, the first time."""
+
+    def __call__(self, item):
+        path = Path(item["file"])
+        value = int(path.read_text())
+        if value == 1:
+            path.write_text("2")
+        return {**item, "value": value}
+
+
+def test_a_file_that_is_replaced_while_a_dataset_is_prepared_is_never_served_old(tmp_path):
+    (tmp_path / "x.txt").write_text("1")
+    item = {"case_id": "a", "file": str(tmp_path / "x.txt")}
+    first = CaseDataset([item], [Rewritten("file")], progress=False, cache_dir=tmp_path / "cache")
+    assert (first.on_disk, first.cached, first[0]["value"]) == (0, 1, 1)
+    again = CaseDataset([item], [Rewritten("file")], progress=False, cache_dir=tmp_path / "cache")
+    assert (again.on_disk, again[0]["value"]) == (1, 2)
+
+
 def test_a_file_that_changes_while_it_is_read_is_not_kept(items, tmp_path):
     mine = CaseCache(tmp_path / "cache", steps())
 
@@ -554,10 +724,16 @@ def test_the_limit(monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match="PIPELINE_CACHE_GIB=much"):
         CaseCache(tmp_path, [])
     monkeypatch.delenv("PIPELINE_CACHE_GIB")
-    assert 0 < CaseCache(tmp_path, []).limit_bytes <= shutil.disk_usage(tmp_path).free
+    usage = type(shutil.disk_usage(tmp_path))
+    for free_gib, limit_gib in ((100, 20), (1000, 50)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder, free=free_gib << 30: usage(2 * free, free, free))
+        assert CaseCache(tmp_path, []).limit_bytes == limit_gib << 30
 
 
 def test_what_is_kept_is_said(items, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         dataset(items, tmp_path, name="training")
-    assert f"training: 3 prepared cases in {tmp_path / 'prepared-cases'}, 3 of them new" in caplog.text
+    assert (
+        f"training: 3 prepared cases in {tmp_path / 'prepared-cases'}, 3 of them new; 0.00 GiB there of" in caplog.text
+    )
+    assert "(PIPELINE_CACHE_GIB=<GiB>; none are kept with cache_dir=null)" in caplog.text

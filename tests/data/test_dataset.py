@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import DataLoader
-from monai.transforms import Compose, MapTransform, Randomizable, RandomizableTransform
+from monai.transforms import Compose, Lambda, MapTransform, Randomizable, RandomizableTransform
 
 from pipeline.data import CaseDataset, Refusal, memory
 from pipeline.errors import ConfigError, DataError, GeometryError
@@ -152,3 +152,14 @@ def test_refuses_options_that_do_not_exist():
         CaseDataset(items("a"), [Load()], on_refusal="ignore")
     with pytest.raises(ConfigError, match="cache_share"):
         CaseDataset(items("a"), [Load()], cache_share=2)
+
+
+def test_a_case_that_the_memory_can_not_hold_is_refused_and_the_others_go_on():
+    def spread(item):
+        return {**item, "image": torch.empty(item["voxels"], dtype=torch.uint8)}
+
+    data = [{"case_id": name, "voxels": voxels} for name, voxels in (("a", 8), ("b", 1 << 50), ("c", 8))]
+    kept = CaseDataset(data, [Lambda(spread)], progress=False, on_refusal="skip")
+    assert [item["case_id"] for item in kept] == ["a", "c"]
+    assert "more memory than is free (1125899906842624 bytes at once) (in Lambda)" in kept.refused[0].reason
+    assert "to fix it: close other programs" in kept.refused[0].reason

@@ -74,8 +74,9 @@ def test_stacks_are_whole_where_there_are_enough(tmp_path):
         k_fold(stack_of("sub-01", 5), stacks=stack_of("sub-01", 5))
 
 
-def test_round_trip(tmp_path):
-    split = k_fold(IDS, seed=1)
+@pytest.mark.parametrize("ids", [IDS, ["a\udcff", "läs", "c", "d"]])  # the first holds a byte that is no letter
+def test_round_trip(tmp_path, ids):
+    split = k_fold(ids, seed=1)
     write_split(tmp_path / "split.json", split)
     assert read_split(tmp_path / "split.json") == split
 

@@ -1,6 +1,10 @@
 import csv
 import json
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -12,6 +16,8 @@ from monai.transforms import Compose, LoadImaged, Orientationd
 from pipeline.engines.cohort import predict_cohort
 from pipeline.errors import DataError
 from pipeline.inference import Restored, SaveImageOnGridd, SlidingWindowInferer
+
+unix = pytest.mark.skipif(sys.platform == "win32", reason="needs Unix's names and limits")
 
 CLASSES = {"1": "lesion", 2: "penumbra"}
 
@@ -206,3 +212,66 @@ def test_files_in_files_out(tmp_path):
         np.testing.assert_array_equal(written.get_fdata(), volumes[name] > 0)
         np.testing.assert_array_equal(written.affine, affine)
         assert outcome.volumes_ml["lesion"] == pytest.approx((volumes[name] > 0).sum() * 6 / 1000)
+
+
+@unix
+def test_a_name_that_is_no_text_stands_escaped_in_the_tables_and_whole_in_json(tmp_path):
+    name = os.fsdecode(b"a\xff")  # Latin-1, as a USB stick or a ZIP file has it
+    cases = [{"case_id": name, "positive": 1}, {"case_id": "b", "positive": 1}]
+
+    def fail(item):
+        raise KeyError(item["case_id"])
+
+    assert run(cases, tmp_path).exit_code == 0
+    assert [row["case"] for row in table(tmp_path)] == ["a\\udcff", "b"]
+    assert record(tmp_path)["cases"][0]["case"] == name
+    assert run(cases, tmp_path, preprocessing=fail).exit_code == 1
+    assert "case a\\udcff\n" in (tmp_path / "failures.log").read_text(encoding="utf-8")
+
+
+@unix
+def test_a_full_disk_leaves_no_half_of_a_table_and_is_told(tmp_path):
+    code = """
+import resource, sys
+from pathlib import Path
+from tests.engines.test_cohort import items, prepare, run, spoil
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)  # a disk without room for more
+result = run(items(*[1] * 6), Path(sys.argv[1]), preprocessing=lambda item: prepare(spoil(item)))
+print(result.counts["done"], result.exit_code, result.unwritten, result.outcomes[3].reason)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "out", "100"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.startswith("4 1 file "), done.stderr
+    assert "predictions.csv: found a file that can't be written (file too large)" in done.stdout
+    assert "its trace is not in failures.log: File too large" in done.stdout
+    assert "predictions.csv" in done.stderr
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"failures.log"}
+
+
+HUGE = 1 << 50  # a pebibyte
+
+
+@pytest.mark.parametrize("ask", [lambda: torch.empty(HUGE, dtype=torch.uint8), lambda: np.empty(HUGE, np.uint8)])
+@pytest.mark.parametrize("where", ["before", "inside MONAI's Compose", "after"])
+def test_a_case_that_the_memory_can_not_hold_fails_in_words_and_the_others_go_on(tmp_path, where, ask):
+    def spread(item):
+        if item["case_id"] == "sub-1":
+            ask()
+        return item
+
+    chains = {
+        "before": {"preprocessing": lambda item: prepare(spread(item))},
+        "inside MONAI's Compose": {"preprocessing": Compose([spread, prepare])},
+        "after": {"postprocessing": lambda item: finish(spread(item))},
+    }
+    result = run([{**item, "image": {"ct": "ct.nii"}} for item in items(1, 1, 1)], tmp_path, **chains[where])
+    assert [o.status for o in result.outcomes] == ["done", "failed", "done"]
+    reason = result.outcomes[1].reason
+    assert reason.startswith("case sub-1, file ct.nii: found a case that needs more memory than is free (1")
+    assert "to fix it: close other programs" in reason
+    assert ("(in spread)" in reason) == ("Compose" in where)

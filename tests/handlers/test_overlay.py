@@ -12,7 +12,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
+from pipeline.errors import DataError
 from pipeline.handlers import OverlayImages, case_panel
+from pipeline.handlers.tensorboard import summary_writer
 
 AFFINE = np.diag([-1.0, 1.0, 5.0, 1.0])
 CLASSES = {"1": "lesion"}
@@ -86,6 +88,20 @@ def test_the_step_is_the_trainers_iteration_where_it_is_known(tmp_path, items):
     writer.close()
     events = EventAccumulator(str(tmp_path / "events")).Reload()
     assert [event.step for event in events.Images("cases/case-0")] == [250]
+
+
+def test_a_name_that_is_no_text_is_a_tag_all_the_same(tmp_path, items):
+    for key in ("image", "label"):
+        items[0][key].meta["case_id"] = "a\udcff"
+    writer = SummaryWriter(tmp_path / "events")
+    evaluate(items, OverlayImages(writer, cases=1), epochs=(1,))
+    writer.close()
+    assert EventAccumulator(str(tmp_path / "events")).Reload().Tags()["images"] == ["validate/a\\udcff"]
+
+
+def test_a_folder_that_tensorboard_can_not_name_is_refused_in_words(tmp_path):
+    with pytest.raises(DataError, match="TensorBoard"):
+        summary_writer(str(tmp_path / "a\udcff"))
 
 
 def test_other_processes_write_nothing(items):

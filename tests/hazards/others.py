@@ -205,6 +205,17 @@ def _(folder):
     write(folder / "results")
 
 
+@case("writing", "a case whose name holds a byte that is no letter", ACCEPTED)
+def _(folder):
+    import csv
+
+    from pipeline.engines.cohort_result import CaseOutcome, CohortResult
+
+    CohortResult((CaseOutcome("a\udcff", "done"),)).write(folder)  # what Python makes of b"a\xff"
+    with (folder / "predictions.csv").open(encoding="utf-8") as file:
+        assert [line["case"] for line in csv.DictReader(file)] == [r"a\udcff"]
+
+
 if hasattr(os, "geteuid") and os.geteuid() != 0:
 
     @case("writing", "a read-only folder", REFUSED, "permission denied")

@@ -1,5 +1,6 @@
 """What is left of a file that could not be written, whatever the reason."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from pipeline.errors import DataError
 from pipeline.geometry import Grid
 from pipeline.io import read_volume, write_section, write_volume
+from pipeline.io.atomic import write_text
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 START = """
@@ -117,3 +119,32 @@ def test_a_folder_in_the_place_of_the_file(tmp_path):
     with pytest.raises(DataError, match="can't be written"):
         write_volume(tmp_path / "a.nii", np.ones((2, 2, 2), np.uint8), Grid((2, 2, 2), np.eye(4)))
     assert [file.name for file in tmp_path.iterdir()] == ["a.nii"]
+
+
+def test_a_text_keeps_what_utf8_has_no_letter_for(tmp_path):
+    name = os.fsdecode(b"a\xff") if os.name != "nt" else "a\udcff"
+    write_text(tmp_path / "deep" / "a.csv", f"läs,{name}\r\n")
+    assert (tmp_path / "deep" / "a.csv").read_bytes() == "läs,a\\udcff\r\n".encode()
+    write_text(tmp_path / "deep" / "a.csv", json.dumps([name], ensure_ascii=False))
+    assert json.loads((tmp_path / "deep" / "a.csv").read_bytes()) == [name]
+    assert os.listdir(tmp_path / "deep") == ["a.csv"]
+
+
+@unix
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from pipeline.io.atomic import write_text; write_text(sys.argv[1], 'x' * 99999)",
+        "import torch; from pathlib import Path; from pipeline.handlers.checkpoints import save_atomically;"
+        "save_atomically(torch.ones(9999), Path(sys.argv[1]))",
+    ],
+)
+def test_a_text_or_a_checkpoint_without_room_leaves_the_older_one(tmp_path, code):
+    (tmp_path / "a").write_text("older")
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+    with child(limit + code, tmp_path / "a") as process:
+        said = process.communicate()[1]
+    assert "DataError" in said.splitlines()[-1]
+    assert "a file that can't be written (file too large)" in said
+    assert os.listdir(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_text() == "older"

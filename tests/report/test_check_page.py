@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import os
 import re
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,6 +15,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data import check_dataset, describe_dataset
+from pipeline.data.summary import write_json
 from pipeline.errors import DataError
 from pipeline.geometry import Grid
 from pipeline.io import Volume, write_volume
@@ -122,6 +126,19 @@ def test_the_page_is_whole_and_needs_nothing_else(found, tmp_path):
     assert "scans &amp; more" in text
     assert re.search(r"3 cases: 1 clean, 1 with warnings, 0 repaired,\s+1 refused", text)
     assert [entry.name for entry in path.parent.iterdir()] == ["check.html"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems take no such names")
+def test_a_name_that_is_no_text_stands_escaped_in_the_page(tmp_path):
+    case = tmp_path / "scans" / os.fsdecode(b"a\xff")
+    write_volume(case / "t1.nii.gz", np.ones(GRID.shape, np.float32), GRID)
+    (case / "label.nii.gz").write_bytes(b"<html>")
+    found = check_dataset(describe_dataset(tmp_path / "scans", ["t1"]), kept_in=tmp_path / "kept")
+    text = check_page(found, tmp_path / "check.html").read_text(encoding="utf-8")
+    assert '<th scope="row">a\\udcff</th>' in text
+    write_json(found, tmp_path / "check.json")
+    content = json.loads((tmp_path / "check.json").read_text(encoding="utf-8"))
+    assert [line["case_id"] for line in content["cases"]] == [os.fsdecode(b"a\xff")]
 
 
 def test_a_page_that_can_not_be_written_says_so(found, tmp_path):
