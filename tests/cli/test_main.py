@@ -1,13 +1,17 @@
 """Help, version, errors, interruptions and exit status of the whole command line."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline import __version__
 from pipeline.errors import BundleError, DataError
+from pipeline.geometry import Grid
+from pipeline.io import write_volume
 
 COMMANDS = ("demo", "phantom", "check", "init", "build", "train", "evaluate", "predict", "verify", "publish")
 HEAVY = ("torch", "monai", "ignite", "numpy", "scipy", "nibabel", "matplotlib")
@@ -134,3 +138,15 @@ def test_an_interruption_that_knows_what_is_kept_is_believed(pipeline, rooms):
     rooms.answers["train"] = KeyboardInterrupt("kept in runs/b/20260101; epoch 7 is whole")
     result = pipeline("train", "b", "--data", "d")
     assert result.stderr == "\nInterrupted: kept in runs/b/20260101; epoch 7 is whole\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems take no such names")
+def test_a_name_that_the_terminal_can_not_show_ends_no_command(tmp_path):
+    case = tmp_path / "scans" / os.fsdecode(b"a\xff")
+    write_volume(case / "t1.nii.gz", np.ones((4, 5, 6), np.float32), Grid((4, 5, 6), np.eye(4)))
+    strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict", "PIPELINE_CACHE": str(tmp_path / "cache")}
+    words = [sys.executable, "-m", "pipeline", "check", str(tmp_path / "scans")]
+    said = subprocess.run(words, capture_output=True, env=strict, check=False)
+    assert said.returncode in (0, 1), said.stderr
+    assert b"Traceback" not in said.stderr
+    assert rb"a\udcff" in said.stdout
