@@ -93,7 +93,8 @@ def command(
     if dry_run:
         typer.echo(f"Nothing is written (--dry-run). Without it, this is {bundle / 'configs' / 'bundle.yaml'}")
     else:
-        typer.echo(f"Bundle: {bundle}\nNext:   pipeline train {bundle} --data {dataset}")
+        time = "" if budget is None else f" --budget {budget}"
+        typer.echo(f"Bundle: {bundle}\nNext:   pipeline train {bundle} --data {dataset}{time}")
     if len(fingerprint.usable) < len(fingerprint.cases):
         raise typer.Exit(SOME_REFUSED)
 

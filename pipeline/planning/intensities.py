@@ -70,7 +70,10 @@ def scheme_for(name: str, channels: Sequence[ChannelFingerprint]) -> tuple[Schem
     if kind == "MR":
         return {"scheme": "z_score"}, f"'{name}' is MR: no unit, so each case by its own body's mean and deviation"
     if kind is not None:
-        return _percentile(), f"'{name}' is {kind}: clipped at percentiles of each case's body, its peaks tell little"
+        return (
+            _percentile(),
+            f"'{name}' is {kind}: clipped at percentiles of each case's body, its few brightest voxels tell little",
+        )
     scheme, reason = _by_values(channels)
     return scheme, f"the name '{name}' says nothing; {reason}"
 

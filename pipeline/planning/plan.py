@@ -47,6 +47,8 @@ LONG_TRAINING_STEPS = 5000
 """For `max_epochs`, which rules where no budget does."""
 RARE = 0.001
 """Share of a case's voxels below which its classes are rare."""
+RARE_CLASS_SHARE = 0.1
+"""Of the cases: a value that fewer labels hold may be a mistake, which is said."""
 SEEN_OFTEN = 10.0
 """How often a training sees each voxel, from where on it is deformed more often."""
 EITHER_SIDE = 0.1
@@ -165,8 +167,9 @@ def plan(
 
     seen = WANTED_STEPS[device] * found.batch_size * math.prod(found.topology.patch_size) / _voxels(found, cases)
     if seen >= SEEN_OFTEN:
-        draft.because("affine_probability", f"a training sees each voxel about {seen:.0f} times: soon known by heart")
-        draft.because("weight_decay", "with the stronger deformation below: what is seen often is soon known by heart")
+        often = f"a training sees each voxel about {seen:.0f} times"
+        draft.because("affine_probability", f"{often}: deformed more often, it is not learned by rote")
+        draft.because("weight_decay", "with the stronger deformation below, against learning cases by rote")
     batch_dice = _batch_dice(found, cases, draft)
     return Plan(
         channels=channels,
@@ -237,7 +240,7 @@ def _classes(
     named = dict(given or {value: name for value, name in fingerprint.classes.items() if value != 0})
     unnamed = sorted(set(found) - set(named)) if named else []
     if unnamed:
-        counts = ", ".join(f"{value} in {found[value]} cases" for value in unnamed)
+        counts = ", ".join(f"{value} in {found[value]} of {len(cases)} cases" for value in unnamed)
         raise ConfigError(
             f"label values without a name: {counts}",
             expected=f"values out of {', '.join(f'{value} ({name})' for value, name in sorted(named.items()))}",
@@ -248,9 +251,14 @@ def _classes(
     if not named:
         named = {value: "foreground" if len(found) == 1 else f"class_{value}" for value in found}
         draft.notes.append("nothing says what the label values mean: name them by --classes or in bundle.yaml")
+    for value in sorted(found):
+        if found[value] < RARE_CLASS_SHARE * len(cases):
+            rare = f"value {value} is in {found[value]} of {len(cases)} labels"
+            draft.notes.append(f"{rare}: a slip of the pen? `pipeline check` names them")
     values = sorted(named)
     source = "--classes" if given else "the dataset" if fingerprint.classes else "the values in the label files"
-    draft.because("classes", f"from {source}; " + ", ".join(f"{v} in {found.get(v, 0)} cases" for v in values))
+    counted = ", ".join(f"value {v} in {found.get(v, 0)} of {len(cases)} cases" for v in values)
+    draft.because("classes", f"from {source}; {counted}")
     stored = dict(enumerate(values, 1))
     differ = any(index != value for index, value in stored.items())
     if differ:

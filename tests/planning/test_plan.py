@@ -180,8 +180,17 @@ def test_label_values_with_gaps_become_consecutive_classes(dataset):
     assert (named.classes, named.label_values) == ({1: "core", 2: "penumbra"}, {1: 2, 2: 4})
 
 
+def test_a_value_that_hardly_any_label_holds_is_said(dataset, case):
+    fingerprint = dataset(cases=20, classes={})
+    odd = case(0, voxels={0: 900, 1: 50, 2: 50})
+    object.__setattr__(fingerprint, "cases", (odd, *fingerprint.cases[1:]))
+    result = made(fingerprint)
+    assert result.classes == {1: "class_1", 2: "class_2"}
+    assert next(note for note in result.notes if "slip" in note).startswith("value 2 is in 1 of 20 labels")
+
+
 def test_label_values_without_a_name_are_refused(dataset):
-    with pytest.raises(ConfigError, match=r"without a name: 2 in 10 cases.*--classes 1=name,2=name"):
+    with pytest.raises(ConfigError, match=r"without a name: 2 in 10 of 10 cases.*--classes 1=name,2=name"):
         made(dataset(voxels={0: 900, 1: 50, 2: 50}))
 
 
