@@ -7,6 +7,7 @@ weights. So ``pipeline predict RUN ...`` works, and so does plain MONAI on ``RUN
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import time
 from collections.abc import Sequence
@@ -259,10 +260,12 @@ def _refuse_another_bundle(named: str | Path, run_dir: Path, config: dict[str, A
 
 
 def _refuse_to_overwrite(items: Sequence[dict[str, Any]], output: Path, suffix: str) -> None:
-    sources = {Path(path).resolve() for item in items for path in (*item["image"].values(), item.get("label")) if path}
+    # os.path.realpath: Path.resolve raises on a link that leads to itself, which is refused by name when it is read.
+    paths = [path for item in items for path in (*item["image"].values(), item.get("label")) if path]
+    sources = {os.path.realpath(path) for path in paths}
     for item in items:
-        result = (output / item["relative"] / f"{item['case_id']}{suffix}").resolve()
-        if result in sources:
+        result = output / item["relative"] / f"{item['case_id']}{suffix}"
+        if os.path.realpath(result) in sources:
             raise ConfigError(
                 f"an output folder in which the result would take the place of {result.name}, which is an input",
                 fix="choose an empty folder for the results",

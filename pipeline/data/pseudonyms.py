@@ -18,6 +18,7 @@ in ``run.json`` name no person, machine or folder.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -124,9 +125,9 @@ def without_paths(text: str, item: Mapping[Any, Any]) -> str:
     for name, path in paths:
         plain = Path(path.partition("#")[0])
         beside = f"{plain.parent.name}/{plain.name}"
-        for form in (path, plain, plain.absolute(), plain.resolve(), beside, plain.name):
+        for form in (path, plain, plain.absolute(), Path(os.path.realpath(plain)), beside, plain.name):
             hidden.setdefault(str(form), f"<{name} of {item['case_id']}>")
-        for folder in (plain.parent, plain.parent.absolute(), plain.parent.resolve()):
+        for folder in (plain.parent, plain.parent.absolute(), Path(os.path.realpath(plain.parent))):
             if len(folder.parts) > 1:
                 hidden.setdefault(str(folder), f"<folder of {item['case_id']}>")
     for form in sorted(hidden, key=len, reverse=True):

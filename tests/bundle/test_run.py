@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.bundle import find_bundle
-from pipeline.bundle.run import _choose_part, train
+from pipeline.bundle.run import _choose_part, _refuse_to_overwrite, train
 from pipeline.bundle.run_folder import _known_to
 from pipeline.errors import ConfigError
 
@@ -49,3 +49,17 @@ def test_a_resumed_run_keeps_its_network(tmp_path):
     (tmp_path / "checkpoints" / "last.pt").touch()
     with pytest.raises(ConfigError, match=r"network_def#norm=group for weights that were trained otherwise"):
         train("hippocampus_mri_segmentation", tmp_path, resume=tmp_path, overrides=["network_def#norm=group"])
+
+
+def test_a_result_never_takes_the_place_of_an_input_and_a_link_to_itself_is_no_obstacle(tmp_path):
+    loop = tmp_path / "loop.nii.gz"
+    loop.symlink_to("loop.nii.gz")
+    items = [
+        {"case_id": "loop", "relative": ".", "image": {"mri": str(loop)}},
+        {"case_id": "a", "relative": ".", "image": {"mri": str(tmp_path / "a.nii.gz")}},
+    ]
+    _refuse_to_overwrite(items, tmp_path / "out", ".nii.gz")
+    with pytest.raises(ConfigError, match=r"take the place of loop\.nii\.gz"):
+        _refuse_to_overwrite(items, tmp_path, ".nii.gz")
+    with pytest.raises(ConfigError, match=r"take the place of a\.nii\.gz"):
+        _refuse_to_overwrite(items[1:], tmp_path, ".nii.gz")
