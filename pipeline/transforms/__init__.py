@@ -2,13 +2,16 @@
 
 `LoadImageStackd` loads, `NormalizeChannelsd` normalises, `SeparateObjectsd` and `BorderWeightsd` weigh the borders
 between objects, `ForegroundIndicesd` ends what is prepared once per case, `RandSpatialPatchd` picks and deforms
-patches, `RandElasticd` deforms alone, `ZeroAbsentChannelsd` comes last. A new one gets a file with its array logic as
+patches, `RandElasticd` deforms alone, `ZeroAbsentChannelsd` comes last; `AugmentationChain` holds them all, and makes
+the patches of a batch at once on a GPU. A new one gets a file with its array logic as
 functions and, below, a thin MONAI `MapTransform` (random ones draw from `self.R` only, apart from applying it); it
 joins `tests/contracts`.
 """
 
 from pipeline.transforms.absent_channels import ZeroAbsentChannelsd
+from pipeline.transforms.augmentation_chain import AugmentationChain
 from pipeline.transforms.border_weights import BorderWeightsd
+from pipeline.transforms.deferred import collate_patches
 from pipeline.transforms.foreground import ForegroundIndicesd
 from pipeline.transforms.load_image_stack import LoadImageStackd
 from pipeline.transforms.normalize import NormalizeChannelsd
@@ -20,6 +23,7 @@ from pipeline.transforms.separate_objects import SeparateObjectsd
 from pipeline.transforms.spatial import RandSpatialPatchd
 
 __all__ = [
+    "AugmentationChain",
     "BorderWeightsd",
     "ForegroundIndicesd",
     "LoadImageStackd",
@@ -29,6 +33,7 @@ __all__ = [
     "SeparateObjectsd",
     "SpatialPatchParameters",
     "ZeroAbsentChannelsd",
+    "collate_patches",
     "put_back",
     "sample_patch",
 ]

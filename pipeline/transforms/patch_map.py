@@ -184,12 +184,12 @@ class PatchMap:
     low: tuple[int, ...]
     high: tuple[int, ...]
 
-    def from_box(self) -> PatchMap:
-        """The same patch of a copy of the box from ``low``, to ``high`` + 1."""
+    def moved(self, first: Sequence[int]) -> PatchMap:
+        """The same patch of a box that begins at voxel ``first``."""
         affine = self.affine.copy()
-        affine[:, 3] -= self.low
-        high = tuple(last - first for first, last in zip(self.low, self.high, strict=True))
-        return PatchMap(affine, self.control, self.weights, (0, 0, 0), high)
+        affine[:, 3] -= first
+        low, high = (tuple(int(a - b) for a, b in zip(ends, first, strict=True)) for ends in (self.low, self.high))
+        return PatchMap(affine, self.control, self.weights, low, high)
 
 
 def patch_map(parameters: SpatialPatchParameters, patch_size: Sequence[int], spacing_mm: Sequence[float]) -> PatchMap:
@@ -197,7 +197,8 @@ def patch_map(parameters: SpatialPatchParameters, patch_size: Sequence[int], spa
     dims = len(patch_size)
     linear, centre = linear_part(parameters, patch_size, spacing_mm)
     affine = np.zeros((3, 4))
-    steps = linear * np.asarray(spacing_mm, dtype=np.float64)
+    # A crop's steps are whole: a voxel of it is one of the volume, and not nearly one.
+    steps = np.diag(np.where(parameters.flips, -1.0, 1.0)) if parameters.is_crop else linear * np.asarray(spacing_mm)
     affine[-dims:, 3 - dims : 3] = steps
     affine[-dims:, 3] = centre - steps @ ((np.asarray(patch_size) - 1) / 2)
     corners = steps[:, :, None] * np.stack([np.zeros(dims), np.asarray(patch_size) - 1], axis=1)

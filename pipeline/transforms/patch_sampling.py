@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from types import ModuleType
 
 import torch
 from torch.nn.functional import grid_sample
 
 from pipeline.transforms.patch_map import SpatialPatchParameters, border_index, patch_map, source_coordinates
+from pipeline.transforms.patch_window import Window, crop_patch
 from pipeline.transforms.resampling import compiled_loop, resample
-
-_LAST_PLACE = 2**31 - 1  # the compiled loop counts the places of a channel in 32 bits
 
 
 def read_box(volume: torch.Tensor, start: Sequence[int], shape: Sequence[int], border: str) -> torch.Tensor:
@@ -34,15 +34,6 @@ def read_box(volume: torch.Tensor, start: Sequence[int], shape: Sequence[int], b
     for axis, index in indices.items():
         volume = volume.index_select(axis, index)
     return volume
-
-
-def crop_patch(
-    volume: torch.Tensor, parameters: SpatialPatchParameters, patch_size: Sequence[int], border: str
-) -> torch.Tensor:
-    """The undeformed patch, its voxels bit for bit those of the volume; always a copy."""
-    patch = read_box(volume, parameters.start, patch_size, border)
-    axes = [axis for axis, flipped in enumerate(parameters.flips, start=1) if flipped]
-    return patch.flip(axes) if axes else patch.clone(memory_format=torch.contiguous_format)
 
 
 def interpolate_patch(
@@ -120,17 +111,26 @@ def sample_patch(
             linearly interpolated masks of all values have most of.
         compiled: by the compiled loop where it runs; False for torch always.
     """
-    if parameters.is_crop:
-        return crop_patch(volume, parameters, patch_size, border)
     loop = compiled_loop() if compiled else None
-    if loop is None:
+    if loop is None and not parameters.is_crop:
         coordinates = source_coordinates(parameters, patch_size, spacing_mm)
         return interpolate_patch(volume, coordinates, border, interpolation)
+    window = Window.of(parameters, patch_size, spacing_mm, volume.shape[1:], border)
+    return sample_window(window.read(volume), window, parameters, patch_size, spacing_mm, interpolation, loop)
+
+
+def sample_window(
+    box: torch.Tensor,
+    window: Window,
+    parameters: SpatialPatchParameters,
+    patch_size: Sequence[int],
+    spacing_mm: Sequence[float],
+    interpolation: str,
+    loop: ModuleType | None,
+) -> torch.Tensor:
+    """The patch out of the window (C, ...) that it looks at; ``loop`` may be missing for a crop alone."""
+    if parameters.is_crop:
+        return crop_patch(box, window, parameters, patch_size)
+    assert loop is not None
     drawn = patch_map(parameters, patch_size, spacing_mm)
-    extent = sum((size - 1) * step for size, step in zip(volume.shape[1:], volume.stride()[1:], strict=True))
-    other_type = interpolation == "linear" and volume.dtype != torch.float32
-    if other_type or extent > _LAST_PLACE:
-        low, high = drawn.low[-len(patch_size) :], drawn.high[-len(patch_size) :]
-        box = read_box(volume, low, [b - a + 2 for a, b in zip(low, high, strict=True)], border)
-        volume, drawn = box.float() if other_type else box.contiguous(), drawn.from_box()
-    return resample(loop, volume, drawn, patch_size, border, interpolation)
+    return resample(loop, box, window, drawn, patch_size, interpolation)
