@@ -58,6 +58,7 @@ class AugmentationChain(Compose):
 
     Attributes:
         deferred: whether patches are made by `on_batch`.
+        pins_memory: whether the data loader had better pin what it hands on: windows, on their way to a GPU.
 
     Raises:
         ConfigError: ``"device"`` with steps that can't be applied to a batch.
@@ -84,6 +85,7 @@ class AugmentationChain(Compose):
         self.deferred = augment_on == "device" or (augment_on == "auto" and on_gpu and not obstacle)
         if augment_on == "auto" and on_gpu and obstacle:
             logger.warning("Patches are made one by one in the data loader, not on the GPU: %s", obstacle)
+        self.pins_memory = self.deferred and on_gpu
         self._put_off: tuple[Any, ...] = steps[at:] if self.deferred else ()
         if self.deferred:
             drawing = [_DrawChange(step, steps[at].patch_size) for step in steps[at + 1 :] if _is_random(step)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from types import ModuleType
 
 import torch
 from torch.nn.functional import grid_sample
@@ -94,6 +93,53 @@ def _majority(local: torch.Tensor, box: torch.Tensor) -> torch.Tensor:
     return best
 
 
+class PatchSampler:
+    """Makes the patches of several volumes on one grid, of an image and its label, by one map.
+
+    Args:
+        parameters: where the patch lies and how it is deformed.
+        patch_size: voxels per axis.
+        spacing_mm: voxel size of the volumes.
+        shape: of the volumes, without channels.
+        border: how they go on beyond their ends, ``"mirror"`` or ``"edge"``.
+        compiled: by the compiled loop where it runs; False for torch always.
+    """
+
+    def __init__(
+        self,
+        parameters: SpatialPatchParameters,
+        patch_size: Sequence[int],
+        spacing_mm: Sequence[float],
+        shape: Sequence[int],
+        border: str = "mirror",
+        compiled: bool = True,
+    ) -> None:
+        self.parameters, self.patch_size, self.border = parameters, tuple(patch_size), border
+        self._loop = None if parameters.is_crop or not compiled else compiled_loop()
+        if parameters.is_crop:
+            self._window = Window.of_crop(parameters, patch_size, shape, border)
+        elif self._loop is not None:
+            self._map = patch_map(parameters, patch_size, spacing_mm)
+            self._window = Window.of_map(self._map, shape, border)
+        else:
+            self._coordinates = source_coordinates(parameters, patch_size, spacing_mm)
+
+    def __call__(self, volume: torch.Tensor, interpolation: str = "linear") -> torch.Tensor:
+        """One patch (C, *patch_size) of a volume (C, H, W[, D]): a crop where nothing is deformed, else interpolated.
+
+        Args:
+            volume: any; where linear, the result of an interpolation is float32.
+            interpolation: ``"linear"``; for labels ``"nearest"``, the nearest voxel, or ``"majority"``, the value that
+                the linearly interpolated masks of all values have most of.
+        """
+        if self.parameters.is_crop:
+            return crop_patch(self._window.read(volume), self._window, self.parameters, self.patch_size)
+        if self._loop is None:
+            return interpolate_patch(volume, self._coordinates, self.border, interpolation)
+        box = self._window.read(volume)
+        return resample(self._loop, box, self._window, self._map, self.patch_size, interpolation)
+
+
 def sample_patch(
     volume: torch.Tensor,
     parameters: SpatialPatchParameters,
@@ -103,34 +149,6 @@ def sample_patch(
     interpolation: str = "linear",
     compiled: bool = True,
 ) -> torch.Tensor:
-    """One patch (C, *patch_size) of a volume (C, H, W[, D]): a crop where nothing is deformed, else interpolated.
-
-    Args:
-        border: how the volume goes on beyond its ends, ``"mirror"`` or ``"edge"``.
-        interpolation: ``"linear"``; for labels ``"nearest"``, the nearest voxel, or ``"majority"``, the value that the
-            linearly interpolated masks of all values have most of.
-        compiled: by the compiled loop where it runs; False for torch always.
-    """
-    loop = compiled_loop() if compiled else None
-    if loop is None and not parameters.is_crop:
-        coordinates = source_coordinates(parameters, patch_size, spacing_mm)
-        return interpolate_patch(volume, coordinates, border, interpolation)
-    window = Window.of(parameters, patch_size, spacing_mm, volume.shape[1:], border)
-    return sample_window(window.read(volume), window, parameters, patch_size, spacing_mm, interpolation, loop)
-
-
-def sample_window(
-    box: torch.Tensor,
-    window: Window,
-    parameters: SpatialPatchParameters,
-    patch_size: Sequence[int],
-    spacing_mm: Sequence[float],
-    interpolation: str,
-    loop: ModuleType | None,
-) -> torch.Tensor:
-    """The patch out of the window (C, ...) that it looks at; ``loop`` may be missing for a crop alone."""
-    if parameters.is_crop:
-        return crop_patch(box, window, parameters, patch_size)
-    assert loop is not None
-    drawn = patch_map(parameters, patch_size, spacing_mm)
-    return resample(loop, box, window, drawn, patch_size, interpolation)
+    """One patch (C, *patch_size) of one volume (C, H, W[, D]); arguments as of `PatchSampler`."""
+    sampler = PatchSampler(parameters, patch_size, spacing_mm, volume.shape[1:], border, compiled)
+    return sampler(volume, interpolation)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pipeline.transforms.patch_map import PatchMap, SpatialPatchParameters, border_index, patch_map
+from pipeline.transforms.patch_map import PatchMap, SpatialPatchParameters, border_index
 
 
 @dataclass(frozen=True)
@@ -33,21 +33,20 @@ class Window:
     border: str
 
     @classmethod
-    def of(
-        cls,
-        parameters: SpatialPatchParameters,
-        patch_size: Sequence[int],
-        spacing_mm: Sequence[float],
-        shape: Sequence[int],
-        border: str,
+    def of_crop(
+        cls, parameters: SpatialPatchParameters, patch_size: Sequence[int], shape: Sequence[int], border: str
     ) -> Window:
-        """What a patch looks at, where it is a crop its own voxels, of a volume of this shape."""
-        if parameters.is_crop:
-            starts, counts = list(parameters.start), list(patch_size)
-        else:
-            drawn, dims = patch_map(parameters, patch_size, spacing_mm), len(patch_size)
-            starts = list(drawn.low[-dims:])
-            counts = [high - low + 2 for low, high in zip(starts, drawn.high[-dims:], strict=True)]
+        """The voxels of an undeformed patch of a volume of this shape."""
+        return cls._around(parameters.start, patch_size, shape, border)
+
+    @classmethod
+    def of_map(cls, patch: PatchMap, shape: Sequence[int], border: str) -> Window:
+        """What a patch of a volume of this shape looks at."""
+        low, high = (ends[-len(shape) :] for ends in (patch.low, patch.high))
+        return cls._around(low, [last - first + 2 for first, last in zip(low, high, strict=True)], shape, border)
+
+    @classmethod
+    def _around(cls, starts: Sequence[int], counts: Sequence[int], shape: Sequence[int], border: str) -> Window:
         first, size = [], []
         for start, count, whole in zip(starts, counts, shape, strict=True):
             voxels = border_index(start, count, whole, border)

@@ -14,12 +14,12 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable
 
 from pipeline.errors import ConfigError, DataError, GeometryError
-from pipeline.transforms.batch_sampling import sample_batch
+from pipeline.transforms.batch_sampling import BatchSampler
 from pipeline.transforms.deferred import DRAWN, DrawnPatch
 from pipeline.transforms.elastic import bicubic_bound_mm, control_shape, max_std_mm, sample_control_vectors, unet_2015
 from pipeline.transforms.foreground import foreground_voxels
-from pipeline.transforms.patch_map import SpatialPatchParameters
-from pipeline.transforms.patch_sampling import sample_patch
+from pipeline.transforms.patch_map import SpatialPatchParameters, patch_map
+from pipeline.transforms.patch_sampling import PatchSampler
 from pipeline.transforms.patch_window import Window
 from pipeline.transforms.resampling import compiled_loop
 from pipeline.transforms.spatial_ranges import angle_ranges, confined, scaling_ranges
@@ -264,10 +264,8 @@ class RandSpatialPatchd(Randomizable, MapTransform):
         Returns:
             key -> (B, C, *patch_size): on a CPU the numbers that calls give, elsewhere the same up to rounding.
         """
-        return {
-            key: sample_batch(parts, patches, self.patch_size, self._interpolation(key), device)
-            for key, parts in boxes.items()
-        }
+        sampler = BatchSampler(patches, self.patch_size, device)
+        return {key: sampler(parts, self._interpolation(key)) for key, parts in boxes.items()}
 
     def _patches(self, data: Mapping[Hashable, Any], make: Callable[..., dict[Hashable, Any]]) -> Any:
         item = {key: value for key, value in data.items() if key != self.foreground_key}
@@ -306,19 +304,19 @@ class RandSpatialPatchd(Randomizable, MapTransform):
     def _sample(
         self, volumes: Mapping[Hashable, torch.Tensor], parameters: SpatialPatchParameters, spacing_mm: Sequence[float]
     ) -> dict[Hashable, Any]:
-        patch = {
-            key: sample_patch(
-                volume, parameters, self.patch_size, spacing_mm, self.padding_mode, self._interpolation(key)
-            )
-            for key, volume in volumes.items()
-        }
+        shape = next(iter(volumes.values())).shape[1:]
+        sampler = PatchSampler(parameters, self.patch_size, spacing_mm, shape, self.padding_mode)
+        patch = {key: sampler(volume, self._interpolation(key)) for key, volume in volumes.items()}
         return {**patch, SPACING_MM: torch.tensor(spacing_mm, dtype=torch.float64)}
 
     def _windows(
         self, volumes: Mapping[Hashable, torch.Tensor], parameters: SpatialPatchParameters, spacing_mm: Sequence[float]
     ) -> dict[Hashable, Any]:
         shape = next(iter(volumes.values())).shape[1:]
-        window = Window.of(parameters, self.patch_size, spacing_mm, shape, self.padding_mode)
+        if parameters.is_crop:
+            window = Window.of_crop(parameters, self.patch_size, shape, self.padding_mode)
+        else:
+            window = Window.of_map(patch_map(parameters, self.patch_size, spacing_mm), shape, self.padding_mode)
         # Copies: a worker would send the whole volume that a view is of.
         boxes = {
             key: window.read(volume).clone(memory_format=torch.contiguous_format) for key, volume in volumes.items()

@@ -18,7 +18,7 @@ from pipeline.transforms import (
     ZeroAbsentChannelsd,
     collate_patches,
 )
-from pipeline.transforms.batch_sampling import sample_batch
+from pipeline.transforms.batch_sampling import BatchSampler
 from pipeline.transforms.deferred import DRAWN
 
 CPU = torch.device("cpu")
@@ -143,7 +143,7 @@ def test_the_kernels_of_a_gpu_equal_the_compiled_loop(interpolation, border):
     assert any(start < 0 for patch in patches for start in patch.parameters.start)
     boxes = boxes["image" if interpolation == "linear" else "label"]
     one_by_one, at_once = (
-        sample_batch(boxes, patches, PATCH, interpolation, CPU, compiled=compiled) for compiled in (True, False)
+        BatchSampler(patches, PATCH, CPU, compiled)(boxes, interpolation) for compiled in (True, False)
     )
     assert at_once.dtype == one_by_one.dtype
     if interpolation == "linear":
@@ -164,9 +164,7 @@ def test_sections_at_once():
         ).set_random_state(0)
         boxes, patches = drawn_batch(transform, items)
         for key, interpolation in (("image", "linear"), ("label", "majority")):
-            one, other = (
-                sample_batch(boxes[key], patches, (32, 28), interpolation, CPU, compiled=c) for c in (True, False)
-            )
+            one, other = (BatchSampler(patches, (32, 28), CPU, c)(boxes[key], interpolation) for c in (True, False))
             assert one.shape[1:] == (2 if key == "image" else 1, 32, 28)
             assert ((one.float() - other.float()).abs() > 1e-4).float().mean() < 1e-3
 
@@ -200,8 +198,9 @@ def test_a_step_that_changes_one_patch_at_a_time_keeps_the_patches_in_the_loader
         AugmentationChain(chain, "gpu", CPU)
     assert not AugmentationChain(chain, "auto", "cuda:0").deferred
     assert "one by one in the data loader, not on the GPU: RandGaussianNoised" in caplog.text
-    assert AugmentationChain(steps(), "auto", "cuda:0").deferred
-    assert not AugmentationChain(steps(), "auto", CPU).deferred
+    on_gpu, on_cpu = (AugmentationChain(steps(), "auto", device) for device in ("cuda:0", "cpu"))
+    assert (on_gpu.deferred, on_gpu.pins_memory) == (True, True)
+    assert (on_cpu.deferred, on_cpu.pins_memory) == (False, False)
 
 
 def test_in_the_loader_it_is_monais_compose():
