@@ -1,8 +1,8 @@
 """`RandIntensityd`: what every random change of intensities has in common. What is drawn stands apart from applying it.
 
-The drawing is done per item, on the CPU, from ``self.R`` alone; what was drawn is a small dict of numbers and lists. The
-applying is done for a batch, on whatever device it lies, with each sample's own numbers: the same function serves the
-data loader (a batch of one) and a batch on a GPU, and a recorded dict makes the same change again.
+Drawing is done per item, on the CPU, from ``self.R`` alone; what was drawn is a small dict of numbers and lists. It is
+applied to a batch, on whatever device that lies, with each sample's own numbers: the same function serves the data
+loader (a batch of one) and a batch on a GPU, and a recorded dict makes the same change again.
 
 Images are plain tensors here: a MetaTensor would double the time of a small patch.
 """
@@ -22,9 +22,7 @@ from monai.transforms import MapTransform, Randomizable
 from monai.utils import convert_to_dst_type
 
 from pipeline.errors import ConfigError, DataError
-
-SPACING_MM = "spacing_mm"
-"""Entry of an item, one number per spatial axis: the voxel size of a patch, which has no affine of its own."""
+from pipeline.transforms.spatial import SPACING_MM
 
 Parameters = dict[str, Any]
 """What was drawn for one image: numbers, lists of numbers (one per channel, or per axis), an integer seed for noise."""
@@ -167,7 +165,7 @@ class RandIntensityd(Randomizable, MapTransform):
 
 
 def per_channel(parameters: Sequence[Parameters], name: str, images: torch.Tensor) -> torch.Tensor:
-    """Each sample's list of one number per channel, to multiply ``images`` (B, C, H, W[, D]) with: (B, C, 1, 1[, 1])."""
+    """Each sample's list, one number per channel, as (B, C, 1, 1[, 1]), to multiply ``images`` (B, C, H, W[, D])."""
     values = torch.tensor([drawn[name] for drawn in parameters], dtype=images.dtype, device=images.device)
     return values.reshape(*values.shape, *[1] * (images.ndim - 2))
 

@@ -23,6 +23,9 @@ from pipeline.transforms.resampling import compiled_loop
 logger = logging.getLogger(__name__)
 
 Range = float | Sequence[float]
+SPACING_MM = "spacing_mm"
+"""Entry of a patch, one number per axis: its voxel size, for the steps after this one. A patch has no affine."""
+
 THICK_RATIO = 3.0
 """Slices thicker than this many of their pixels' widths are thick."""
 THICK_LIMIT_DEGREES = 5.0
@@ -50,8 +53,8 @@ class RandSpatialPatchd(Randomizable, MapTransform):
     every case once: cases are balanced, whatever their size, and within a case its classes.
 
     The result holds plain tensors: a patch has no grid of its own to go back to, and a MetaTensor costs more time per
-    intensity transform and per collated batch than a small patch's interpolation. Other entries of the item are
-    passed on.
+    intensity transform and per collated batch than a small patch's interpolation. Its voxel size stands under
+    ``"spacing_mm"``. Other entries of the item are passed on.
 
     Args:
         keys: image (C, H, W, D) with an affine, and label (1, H, W, D), on one grid; of sections (C, H, W), (1, H, W).
@@ -272,7 +275,7 @@ class RandSpatialPatchd(Randomizable, MapTransform):
     def _sample(
         self, volumes: Mapping[Hashable, torch.Tensor], parameters: SpatialPatchParameters, spacing_mm: Sequence[float]
     ) -> dict[Hashable, torch.Tensor]:
-        return {
+        patch = {
             key: sample_patch(
                 volume,
                 parameters,
@@ -283,6 +286,7 @@ class RandSpatialPatchd(Randomizable, MapTransform):
             )
             for key, volume in volumes.items()
         }
+        return {**patch, SPACING_MM: torch.tensor(spacing_mm, dtype=torch.float64)}
 
 
 def shape_and_spacing_mm(

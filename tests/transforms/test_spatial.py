@@ -299,9 +299,14 @@ def test_without_prepared_indices_or_label_it_works_too():
     fast = RandSpatialPatchd(patch_size=(8, 8, 4)).set_random_state(5)(ForegroundIndicesd()(item))
     slow = RandSpatialPatchd(patch_size=(8, 8, 4)).set_random_state(5)(item)
     assert torch.equal(fast["image"], slow["image"])
-    assert set(fast) == {"case_id", "image", "label", "spatial_parameters"}
+    assert set(fast) == {"case_id", "image", "label", "spacing_mm", "spatial_parameters"}
     del item["label"]
-    assert set(RandSpatialPatchd(patch_size=(8, 8, 4))(item)) == {"case_id", "image", "spatial_parameters"}
+    assert set(RandSpatialPatchd(patch_size=(8, 8, 4))(item)) == {
+        "case_id",
+        "image",
+        "spacing_mm",
+        "spatial_parameters",
+    }
 
 
 def test_reproducible_and_input_untouched():
