@@ -154,6 +154,15 @@ def test_the_kernels_of_a_gpu_equal_the_compiled_loop(interpolation, border):
         assert (at_once != one_by_one).float().mean() < 1e-4  # where two are equally near
 
 
+def test_a_constant_stays_exactly_constant_for_a_gpu_too():
+    transform = RandSpatialPatchd("image", patch_size=PATCH, affine_probability=1.0, elastic_probability=1.0)
+    affine = torch.eye(4, dtype=torch.float64)
+    boxes, patches = drawn_batch(
+        transform, [{"image": MetaTensor(torch.full((1, 20, 20, 20), 3.25), affine=affine)}] * 2
+    )
+    assert (BatchSampler(patches, PATCH, CPU, compiled=False)(boxes["image"], "linear") == 3.25).all()
+
+
 def test_sections_at_once():
     affine = torch.diag(torch.tensor([1.0, 0.8, 1.0, 1.0], dtype=torch.float64))
     items = [{"image": MetaTensor(torch.rand(2, 50 + index, 41), affine=affine)} for index in range(6)]
