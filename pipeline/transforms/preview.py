@@ -228,18 +228,7 @@ def _at_quantiles(strengths: Sequence[float]) -> list[int]:
 
 # Numbers of a draw that mean nothing to who looks at the picture.
 _NOT_SAID = {
-    "seed",
-    "axis",
-    "axes",
-    "channels",
-    "zero",
-    "control_mm",
-    "value",
-    "waves",
-    "phases",
-    "times",
-    "slices",
-    "centre",
+    *("seed", "axis", "axes", "channels", "zero", "control_mm", "value", "waves", "phases", "times", "slices", "centre")
 }
 _NEUTRAL = {"factor": 1.0, "offset": 0.0}
 

@@ -51,8 +51,8 @@ def test_another_case_and_channel(dataset):
 
 
 def test_what_the_document_says_to_write_is_accepted():
-    lines = re.findall(r"`'?(\w[\w#]*=[^`]*?)'?`", DOCUMENT.read_text(encoding="utf-8"))
-    overrides = [line for line in re.split("`, `", "`, `".join(lines)) if line.startswith(("train#", "flip_axes"))]
+    written = re.findall(r"`'?(\w[\w#]*=[^`]*?)'?`", DOCUMENT.read_text(encoding="utf-8"))
+    overrides = [text for text in written if text.startswith(("train#", "flip_axes"))]
     assert len(overrides) >= 9
     for override in overrides:
         resolve(find_bundle(NAME), "train", overrides=[override])
