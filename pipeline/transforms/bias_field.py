@@ -15,11 +15,10 @@ from pipeline.transforms.smooth_field import draw_field, smooth_field
 class RandBiasFieldd(RandIntensityd):
     """y = m + (x - m) exp(b(r)), with m the darkest value of the patch's channel and b a smooth field, per channel.
 
-    b is a cubic B-spline over control points ``control_mm`` apart (60 mm), its standard deviation over space from
-    U(``std``): 0 to 0.3, that is a factor of about 0.55 to 1.8 between extremes (Sled, Zijdenbos & Evans, IEEE TMI 17,
-    1998, model the field so). A field multiplies a signal, whose zero a normalised image no longer shows: m stands for
-    it. Voxels that are exactly 0 while others lie on either side of 0 are background, and stay; so this comes before
-    noise and blur.
+    b is a cubic B-spline over control points ``control_mm`` apart (60 mm), as in Sled, Zijdenbos & Evans, IEEE TMI 17,
+    1998, its standard deviation over space from U(``std``): 0 to 0.2, that is factors from about 0.7 to 1.5. A field
+    multiplies a signal, whose zero a normalised image no longer shows: m stands for it. Voxels that are exactly 0 while
+    others lie below 0 are background, and stay; so this comes before noise and blur.
 
     Args:
         keys, prob, channel_wise, parameters_key, allow_missing_keys: as `RandIntensityd`'s; channel-wise, each has its
@@ -34,7 +33,7 @@ class RandBiasFieldd(RandIntensityd):
         self,
         keys: KeysCollection,
         prob: float = 0.15,
-        std: Sequence[float] | float = (0.0, 0.3),
+        std: Sequence[float] | float = (0.0, 0.2),
         control_mm: float = 60.0,
         channel_wise: bool = False,
         parameters_key: str | None = None,

@@ -134,7 +134,7 @@ class _Shown:
         self.patch = spatial.replay(item, self.undeformed)
         self.places = self._places(self.undeformed)
         self.scale = float(self.patch[self.image_key][channel].std()) or 1.0
-        self.before = self._panel(self.patch, None, "")
+        self.before = self._panel(self.patch, None)
 
     def deformed(self, alone: RandSpatialPatchd, draws: int, seed: int) -> list[Panel]:
         """By the spatial transform; ordered by how far it moves what is seen."""
@@ -154,7 +154,7 @@ class _Shown:
             return result
 
         chosen = _at_quantiles([self._difference(one(index)) for index in range(draws)])
-        return [self._panel(result, None, self._words(alone, result)) for result in map(one, chosen)]
+        return [self._panel(result, None, *self._words(alone, result)) for result in map(one, chosen)]
 
     def together(self, steps: Sequence[Any], draws: int, seed: int) -> list[Panel]:
         """By all steps with their probabilities, as a training draws them; ordered by the difference of the images."""
@@ -167,7 +167,7 @@ class _Shown:
             return result
 
         chosen = _at_quantiles([self._difference(one(index)) for index in range(draws)])
-        return [self._panel(one(index), drawn[index], "") for index in chosen]
+        return [self._panel(one(index), drawn[index]) for index in chosen]
 
     def _drawn(self, transform: RandSpatialPatchd, draws: int, seed: int) -> list[SpatialPatchParameters]:
         transform.set_random_state(seed=seed)
@@ -184,22 +184,22 @@ class _Shown:
         difference = patch[self.image_key][self.channel] - self.patch[self.image_key][self.channel]
         return float(difference.square().mean().sqrt()) / self.scale
 
-    def _words(self, step: Any, patch: Mapping[Hashable, Any]) -> str:
+    def _words(self, step: Any, patch: Mapping[Hashable, Any]) -> list[str]:
         words = [f"differs by {self._difference(patch):.2f} SD"]
         if isinstance(step, RandIntensityd):
             drawn = json.loads(patch[step.parameters_key])[str(self.image_key)]
             words[:0] = [f"{name} {value:.2g}" for name, value in _numbers(drawn, self.channel).items()][:2]
-        return "\n".join(words)
+        return words
 
-    def _panel(self, patch: Mapping[Hashable, Any], parameters: SpatialPatchParameters | None, words: str) -> Panel:
-        label = patch.get(self.spatial.label_key)
-        places = None if parameters is None else self._places(parameters)
-        if places is not None:
-            smallest = smallest_jacobian(places, self.spacing_mm)
-            words = "\n".join(part for part in (words, f"smallest Jacobian {smallest:.2f}") if part)
-        return Panel(
-            torch.as_tensor(patch[self.image_key]).numpy(), None if label is None else label[0].numpy(), places, words
-        )
+    def _panel(self, patch: Mapping[Hashable, Any], parameters: SpatialPatchParameters | None, *words: str) -> Panel:
+        label, places = patch.get(self.spatial.label_key), None
+        if parameters is not None and parameters.is_crop:
+            words = (*words, "not deformed")
+        elif parameters is not None:
+            places = self._places(parameters)
+            words = (*words, f"smallest Jacobian {smallest_jacobian(places, self.spacing_mm):.2f}")
+        image = torch.as_tensor(patch[self.image_key]).numpy()
+        return Panel(image, None if label is None else label[0].numpy(), places, "\n".join(words))
 
 
 def _parts(spatial: RandSpatialPatchd) -> list[tuple[str, RandSpatialPatchd, float]]:
@@ -228,18 +228,7 @@ def _at_quantiles(strengths: Sequence[float]) -> list[int]:
 
 # Numbers of a draw that mean nothing to who looks at the picture.
 _NOT_SAID = {
-    "seed",
-    "axis",
-    "axes",
-    "channels",
-    "zero",
-    "control_mm",
-    "value",
-    "waves",
-    "phases",
-    "times",
-    "slices",
-    "centre",
+    *("seed", "axis", "axes", "channels", "zero", "control_mm", "value", "waves", "phases", "times", "slices", "centre")
 }
 _NEUTRAL = {"factor": 1.0, "offset": 0.0}
 

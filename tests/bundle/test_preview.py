@@ -1,13 +1,18 @@
 """A preview of a shipped bundle on a tiny dataset: the case is prepared as in training, any step may be changed."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from pipeline.bundle import find_bundle, resolve
 from pipeline.bundle.preview import preview_case
 from pipeline.errors import ConfigError
 from pipeline.geometry import Grid
 from pipeline.io import write_volume
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "augmentation.md"
 NAME = "stroke_perfusion_segmentation"
 
 
@@ -43,3 +48,11 @@ def test_another_case_and_channel(dataset):
         preview_case(NAME, dataset, channel="ct")
     with pytest.raises(ConfigError, match="use --data"):
         preview_case(NAME, dataset, overrides=["dataset_dir=elsewhere"])
+
+
+def test_what_the_document_says_to_write_is_accepted():
+    written = re.findall(r"`'?(\w[\w#]*=[^`]*?)'?`", DOCUMENT.read_text(encoding="utf-8"))
+    overrides = [text for text in written if text.startswith(("train#", "flip_axes"))]
+    assert len(overrides) >= 9
+    for override in overrides:
+        resolve(find_bundle(NAME), "train", overrides=[override])
