@@ -25,7 +25,9 @@ from pipeline.metrics.case import ClassResult
 DISTANCES = ("hausdorff_mm", "hausdorff_95_mm", "assd_mm")
 MEASURES = (
     *("dice", "iou", "nsd", "tpr", "tnr", "fpr", "fnr", "ppv"),
-    *("volume_prediction_ml", "volume_reference_ml", "volume_difference_ml"),
+    *("volume_prediction_ml", "volume_reference_ml", "volume_difference_ml", "absolute_volume_difference_ml"),
+    *("lesion_f1", "lesion_precision", "lesion_recall"),
+    *("lesions_prediction", "lesions_reference", "absolute_lesion_count_difference"),
     *DISTANCES,
 )
 _RESAMPLES = 2000
