@@ -10,6 +10,7 @@ NumPy and SciPy alone, and numba for its speed; torch tensors are accepted, not 
 from pipeline.metrics.calibration import CalibrationMeasures, calibration_measures
 from pipeline.metrics.case import ClassResult, absent_class, measure_case
 from pipeline.metrics.comparison import Comparison, PairedCase, PairedResults, compare_rows
+from pipeline.metrics.comparison_table import format_comparison, write_comparison
 from pipeline.metrics.instances import IOU_THRESHOLDS, InstanceMeasures, instance_measures
 from pipeline.metrics.label_maps import class_names
 from pipeline.metrics.lesions import LesionMeasures, lesion_measures
@@ -59,6 +60,7 @@ __all__ = [
     "class_names",
     "compare_rows",
     "diagonal_mm",
+    "format_comparison",
     "format_table",
     "instance_measures",
     "lesion_measures",
@@ -73,6 +75,7 @@ __all__ = [
     "surface_of",
     "thin_membranes",
     "write_cases",
+    "write_comparison",
     "write_summary",
     "write_tables",
 ]
