@@ -83,6 +83,8 @@ def measure(
         DataError: nothing to pair, see `find_pairs`; a table that can't be written.
     """
     started = time.time()
+    if out is not None and Path(out).resolve() in (Path(predictions).resolve(), Path(references).resolve()):
+        raise ConfigError(f"--out {out}, which holds what is measured", expected="a folder of its own for the tables")
     pairing = find_pairs(predictions, references)
     if pseudonyms is not None:
         pairing = renamed(pairing, Pseudonyms.read(pseudonyms))
@@ -191,7 +193,8 @@ def _record(pairing: Pairing, asked: _Asked, bundle: str | Path | None, started:
         "kind": "measure",
         "status": "completed",
         "started": datetime.fromtimestamp(started, timezone.utc).isoformat(timespec="seconds"),
-        "command": command_line(asked.pseudonymous),
+        "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commands": [command_line(asked.pseudonymous)],
         "settings": {
             "classes": {str(number): name for number, name in asked.classes.items()} or None,
             "tolerance_mm": asked.tolerance_mm,

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.file_digests import file_digest
+from pipeline.data.file_digests import FileDigests, file_digest
 
 RECORD = "run.json"
 _PACKAGES = ("monai-volume-pipeline", "torch", "monai", "pytorch-ignite", "nibabel", "SimpleITK", "numpy", "scipy")
@@ -68,6 +68,14 @@ def input_digests(
     return result
 
 
+def known_digests() -> Callable[[Path], str]:
+    """`file_digest`, or, where cases are kept on disk, one that knows the files that were read for that."""
+    from pipeline.data.cache import cache_folder
+
+    folder = cache_folder("auto")
+    return FileDigests(folder / "digests") if folder is not None and folder.is_dir() else file_digest
+
+
 def run_digests(run_dir: Path) -> dict[str, str]:
     """Name below the run's folder -> digest, of the files that are complete when a run ends."""
     files = sorted({file for pattern in _OF_A_RUN for file in run_dir.glob(pattern) if file.name != RECORD})
@@ -80,6 +88,14 @@ def bundle_identity(folder: Path) -> dict[str, Any]:
     version = json.loads(described.read_text(encoding="utf-8")).get("version") if described.is_file() else None
     configs = {file.name: file_digest(file) for file in sorted((folder / "configs").glob("*.json"))}
     return {"name": folder.resolve().name, "version": version, "configs": configs}
+
+
+def weights_identity(file: Path, pseudonymous: bool = False) -> dict[str, Any]:
+    """The digest of a file of weights, and where it lies; under pseudonyms its name alone."""
+    return {
+        "file": file.name if pseudonymous else str(file.absolute()),
+        "digest": file_digest(file) if file.is_file() else None,
+    }
 
 
 def _or_reason(path: Path, digest: Callable[[Path], str]) -> str:
