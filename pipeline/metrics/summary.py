@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -183,7 +183,7 @@ def summarise(rows: Iterable[Row], seed: int = 0) -> Summary:
     return Summary(tuple(summaries), mean)
 
 
-def bootstrap(values: dict[str, Sequence[float]], seed: int = 0) -> dict[str, Statistics]:
+def bootstrap(values: Mapping[str, Sequence[float]], seed: int = 0) -> dict[str, Statistics]:
     """Statistics of measures that have one value per case and no classes.
 
     Args:
