@@ -29,7 +29,8 @@ def class_names(classes: Mapping[int, str] | Mapping[str, str]) -> dict[int, str
 
 def label_map_of(values: Any, role: str) -> np.ndarray:
     if hasattr(values, "detach"):  # a torch tensor, on whatever device
-        values = values.detach().cpu().numpy()
+        values = values.detach().cpu()
+        values = (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()  # which NumPy lacks
     label_map = np.asarray(values)
     if label_map.ndim not in (2, 3) or not label_map.size:
         raise DataError(

@@ -4,8 +4,10 @@ The surface of a mask is the set of its voxels that have a background neighbour 
 what lies beyond the image border counts as background. Distances are exact and Euclidean, between voxel centres.
 
 MONAI (``compute_hausdorff_distance``) uses the same surface and gives the same Hausdorff distances where both masks
-hold something. DeepMind's ``surface-distance`` weights surface elements between the voxels by their area, so its
-percentiles, average distances and surface Dice differ slightly from those here.
+hold something. SimpleITK (``HausdorffDistanceImageFilter``) measures from all voxels of a mask to the other mask: the
+same number for most pairs, another one where a mask has a hole that the other lacks. DeepMind's ``surface-distance``
+weights surface elements between the voxels by their area, so its percentiles, average distances and surface Dice differ
+slightly from those here.
 """
 
 from __future__ import annotations

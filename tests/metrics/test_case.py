@@ -76,6 +76,7 @@ def test_a_2d_image_has_no_volume():
         lambda x: np.repeat(x, 2, axis=2).astype(np.int8)[:, :, ::2],
         lambda x: torch.from_numpy(x.astype(np.int16)),
         lambda x: torch.from_numpy(x.astype(np.float32)).requires_grad_(),
+        lambda x: torch.from_numpy(x).to(torch.bfloat16),
     ],
 )
 def test_types_of_label_maps(implementation, convert):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from monai.metrics import compute_hausdorff_distance
 from scipy import ndimage
@@ -94,6 +95,24 @@ def test_hausdorff_distances_equal_monai():
                 *one_hot, include_background=True, percentile=percentile, spacing=list(spacing_mm)
             )
             assert found == pytest.approx(peer.item(), rel=1e-5)
+
+
+def test_where_simpleitk_measures_something_else(implementation):
+    """It takes all voxels of a mask instead of its surface: the same for a shift, another figure for a hole.
+
+    A cube of 9 voxels against the same cube without its inner 5: their outer surfaces are one, and the hole's wall
+    lies one voxel inside it. The cube's middle is no surface voxel of it, and 3 voxels from the other mask.
+    """
+    cube = np.zeros((13, 13, 13), dtype=bool)
+    cube[2:11, 2:11, 2:11] = True
+    hollow = cube.copy()
+    hollow[4:9, 4:9, 4:9] = False
+    shifted = np.roll(cube, 2, axis=1)
+    measure = sitk.HausdorffDistanceImageFilter()
+    for other, own_mm, peer_mm in ((shifted, 2.0, 2.0), (hollow, 1.0, 3.0)):
+        measure.Execute(*(sitk.GetImageFromArray(mask.astype(np.uint8)) for mask in (cube, other)))
+        assert measure.GetHausdorffDistance() == pytest.approx(peer_mm)
+        assert surface_measures(other, cube, (1.0, 1.0, 1.0)).hausdorff_mm == pytest.approx(own_mm)
 
 
 def test_surface_of_a_box_is_its_shell():
