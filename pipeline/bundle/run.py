@@ -20,7 +20,8 @@ from pipeline.bundle.data_rules import data_rules
 from pipeline.bundle.find import find_bundle
 from pipeline.bundle.overrides import parse_override
 from pipeline.bundle.publish import CHOSEN_AT_INFERENCE, WEIGHTS_DEPEND_ON
-from pipeline.bundle.run_folder import new_folder, settle, write_bundle
+from pipeline.bundle.record import begin_record, record_prediction
+from pipeline.bundle.run_folder import new_folder, settle, write_bundle, write_config
 from pipeline.data import check_headers, find_cases
 from pipeline.errors import ConfigError
 
@@ -116,6 +117,8 @@ def train(
     _run(parser, "initialize")
     trainer = parser.get_parsed_content("train#trainer")
     write_bundle(folder, run_dir, lasting, overrides)  # now that all of it has been accepted
+    if resume is None:
+        begin_record(run_dir, folder)
     try:
         _run(parser, "run")
     except KeyboardInterrupt:
@@ -160,8 +163,11 @@ def evaluate(
     if weights is not None:
         config["checkpoint"] = str(Path(weights).resolve())
     _choose_part(config, Path(weights) if weights is not None else folder / "models" / "model.pt", overrides)
+    resolved = dict(config)
     parser = _parse(config, folder / "configs" / "metadata.json")
     _run(parser, "initialize")
+    write_config(resolved, "evaluate", out)
+    begin_record(out, folder)
     _run(parser, "run")
     refused = parser.get_parsed_content("validate#dataset").refused
     metrics = dict(parser.get_parsed_content("validate#evaluator").state.metrics)
@@ -182,6 +188,7 @@ def predict(
     Raises:
         ConfigError: a result that would take the place of an image or a label.
     """
+    started = time.time()
     _refuse(overrides, {"output_dir": "the OUTPUT folder", "dataset_dir": "the INPUT", "checkpoint": "--weights FILE"})
     _refuse_foreign_to_weights(overrides)
     folder = find_bundle(bundle)
@@ -198,7 +205,7 @@ def predict(
     from pipeline.engines.cohort import predict_cohort
 
     _run(parser, "initialize")
-    return predict_cohort(
+    result = predict_cohort(
         items,
         preprocessing=parser.get_parsed_content("preprocessing"),
         network=parser.get_parsed_content("network"),
@@ -208,6 +215,12 @@ def predict(
         output_dir=Path(output),
         class_names=config["classes"],
     )
+    if not result.unwritten:  # a disk that took no table takes no record either
+        # a bundle from elsewhere may name its weights otherwise
+        named = parser.get_parsed_content("checkpoint") if "checkpoint" in parser else folder / "models" / "model.pt"
+        checkpoint = Path(named)
+        record_prediction(Path(output), folder, checkpoint, items, result, overrides, started)
+    return result
 
 
 def _refuse_early(config: dict[str, Any], data: str | Path, on_refusal: str, labelled: bool = True) -> None:
