@@ -53,7 +53,7 @@ def test_evaluate_hands_over_everything(pipeline, rooms):
 
 def test_predict_hands_over_everything(pipeline, rooms):
     result = pipeline("predict", "b", "scans", "lesions", "overlap=0.25", "--weights", "w.pt", "--probabilities")
-    expected = {"weights": Path("w.pt"), "probabilities": True, "resume": True, "overrides": ("overlap=0.25",)}
+    expected = {"weights": [Path("w.pt")], "probabilities": True, "resume": True, "overrides": ("overlap=0.25",)}
     assert rooms.calls == [("predict", ("b", Path("scans"), Path("lesions")), expected)]
     assert result.output == f"2 done, 0 refused, 0 failed; every case: {Path('lesions/predictions.csv')}\n"
 
