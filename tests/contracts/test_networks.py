@@ -9,7 +9,14 @@ from monai.data import MetaTensor
 
 from pipeline import networks
 from pipeline.errors import ConfigError
-from pipeline.networks import MultiEncoderUNet, UNet, UNet3Plus, UNetAsPublished, UNetPlusPlus
+from pipeline.networks import (
+    FCN,
+    MultiEncoderUNet,
+    UNet,
+    UNet3Plus,
+    UNetAsPublished,
+    UNetPlusPlus,
+)
 
 
 def unet(spatial_dims, in_channels, out_channels):
@@ -33,8 +40,13 @@ def multi_encoder_unet(spatial_dims, in_channels, out_channels):
     return MultiEncoderUNet(spatial_dims, in_channels, out_channels, channels=(4, 8, 16), modality_dropout=0.0)
 
 
+def fcn(spatial_dims, in_channels, out_channels):
+    return FCN(spatial_dims, in_channels, out_channels, channels=(4, 8, 16), skips=1, dropout=0.0)
+
+
 # Each builds a small network without dropout; the sizes are an anisotropic input that it takes, by spatial_dims.
 MEMBERS = {
+    "FCN": (fcn, {2: (12, 16), 3: (12, 8, 16)}),
     "MultiEncoderUNet": (multi_encoder_unet, {2: (12, 16), 3: (12, 8, 16)}),
     "UNet": (unet, {2: (12, 16), 3: (12, 8, 16)}),
     "UNet3Plus": (unet_3plus, {2: (12, 16), 3: (12, 8, 16)}),
