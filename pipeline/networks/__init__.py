@@ -8,6 +8,7 @@ network says in `output_margin` how many voxels it loses per side and axis. Argu
 `inference_...`.
 """
 
+from pipeline.networks.deeplab import DeepLabV3Plus
 from pipeline.networks.fcn import FCN
 from pipeline.networks.multi_encoder_unet import MultiEncoderUNet
 from pipeline.networks.unet import UNet
@@ -17,6 +18,7 @@ from pipeline.networks.unet_plus_plus import UNetPlusPlus
 
 __all__ = [
     "FCN",
+    "DeepLabV3Plus",
     "MultiEncoderUNet",
     "UNet",
     "UNet3Plus",

@@ -11,6 +11,7 @@ from pipeline import networks
 from pipeline.errors import ConfigError
 from pipeline.networks import (
     FCN,
+    DeepLabV3Plus,
     MultiEncoderUNet,
     UNet,
     UNet3Plus,
@@ -44,8 +45,24 @@ def fcn(spatial_dims, in_channels, out_channels):
     return FCN(spatial_dims, in_channels, out_channels, channels=(4, 8, 16), skips=1, dropout=0.0)
 
 
+def deeplab_v3_plus(spatial_dims, in_channels, out_channels):
+    return DeepLabV3Plus(
+        spatial_dims,
+        in_channels,
+        out_channels,
+        channels=(8, 16, 16, 16),
+        strides=(1, 2, 2, 2),
+        blocks_per_stage=1,
+        rates=(1, 2),
+        pyramid_channels=8,
+        skip_channels=8,
+        norm="instance",
+    )
+
+
 # Each builds a small network without dropout; the sizes are an anisotropic input that it takes, by spatial_dims.
 MEMBERS = {
+    "DeepLabV3Plus": (deeplab_v3_plus, {2: (12, 16), 3: (12, 8, 16)}),
     "FCN": (fcn, {2: (12, 16), 3: (12, 8, 16)}),
     "MultiEncoderUNet": (multi_encoder_unet, {2: (12, 16), 3: (12, 8, 16)}),
     "UNet": (unet, {2: (12, 16), 3: (12, 8, 16)}),
