@@ -13,6 +13,7 @@ from pipeline.networks import (
     FCN,
     DeepLabV3Plus,
     MultiEncoderUNet,
+    U2Net,
     UNet,
     UNet3Plus,
     UNetAsPublished,
@@ -60,11 +61,16 @@ def deeplab_v3_plus(spatial_dims, in_channels, out_channels):
     )
 
 
+def u2net(spatial_dims, in_channels, out_channels):
+    return U2Net(spatial_dims, in_channels, out_channels, channels=(8, 8, 8), norm="instance")
+
+
 # Each builds a small network without dropout; the sizes are an anisotropic input that it takes, by spatial_dims.
 MEMBERS = {
     "DeepLabV3Plus": (deeplab_v3_plus, {2: (12, 16), 3: (12, 8, 16)}),
     "FCN": (fcn, {2: (12, 16), 3: (12, 8, 16)}),
     "MultiEncoderUNet": (multi_encoder_unet, {2: (12, 16), 3: (12, 8, 16)}),
+    "U2Net": (u2net, {2: (12, 16), 3: (12, 8, 16)}),
     "UNet": (unet, {2: (12, 16), 3: (12, 8, 16)}),
     "UNet3Plus": (unet_3plus, {2: (12, 16), 3: (12, 8, 16)}),
     "UNetPlusPlus": (unet_plus_plus, {2: (12, 16), 3: (12, 8, 16)}),
