@@ -11,6 +11,7 @@ network says in `output_margin` how many voxels it loses per side and axis. Argu
 from pipeline.networks.deeplab import DeepLabV3Plus
 from pipeline.networks.fcn import FCN
 from pipeline.networks.multi_encoder_unet import MultiEncoderUNet
+from pipeline.networks.pspnet import PSPNet
 from pipeline.networks.segnet import SegNet
 from pipeline.networks.u2net import U2Net
 from pipeline.networks.unet import UNet
@@ -22,6 +23,7 @@ __all__ = [
     "FCN",
     "DeepLabV3Plus",
     "MultiEncoderUNet",
+    "PSPNet",
     "SegNet",
     "U2Net",
     "UNet",

@@ -13,6 +13,7 @@ from pipeline.networks import (
     FCN,
     DeepLabV3Plus,
     MultiEncoderUNet,
+    PSPNet,
     SegNet,
     U2Net,
     UNet,
@@ -70,11 +71,28 @@ def segnet(spatial_dims, in_channels, out_channels):
     return SegNet(spatial_dims, in_channels, out_channels, channels=(8, 16), norm="instance")
 
 
+def pspnet(spatial_dims, in_channels, out_channels):
+    return PSPNet(
+        spatial_dims,
+        in_channels,
+        out_channels,
+        channels=(8, 16, 16),
+        strides=(1, 2, 2),
+        blocks_per_stage=1,
+        atrous_levels=1,
+        head_channels=16,
+        norm="instance",
+        dropout=0.0,
+        activation="leaky_relu",  # without a norm, all of a grid's few maps may be below 0
+    )
+
+
 # Each builds a small network without dropout; the sizes are an anisotropic input that it takes, by spatial_dims.
 MEMBERS = {
     "DeepLabV3Plus": (deeplab_v3_plus, {2: (12, 16), 3: (12, 8, 16)}),
     "FCN": (fcn, {2: (12, 16), 3: (12, 8, 16)}),
     "MultiEncoderUNet": (multi_encoder_unet, {2: (12, 16), 3: (12, 8, 16)}),
+    "PSPNet": (pspnet, {2: (12, 16), 3: (12, 8, 16)}),
     "SegNet": (segnet, {2: (12, 16), 3: (12, 8, 16)}),
     "U2Net": (u2net, {2: (12, 16), 3: (12, 8, 16)}),
     "UNet": (unet, {2: (12, 16), 3: (12, 8, 16)}),
