@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 import sys
+from types import SimpleNamespace
 
 from pipeline.data.provenance import (
     bundle_identity,
@@ -54,10 +55,17 @@ def test_commands(monkeypatch, tmp_path):
     data.mkdir()
     words = ["train", "bundle", "--data", str(data), "--budget", "5m", f"patients={data}", f"--out={data}", "smith"]
     monkeypatch.setattr(sys, "argv", ["/home/somebody/bin/pipeline", *words])
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     assert command_line() == ["pipeline", *words]
     monkeypatch.chdir(tmp_path)  # where the word `smith` is a folder
     hidden = ["train", "bundle", "--data", "<path>", "--budget", "5m", "patients=<path>", "--out=<path>", "<path>"]
     assert command_line(pseudonymous=True) == ["pipeline", *hidden]
+    for module, program in (
+        ("pipeline.__main__", ["pipeline"]),
+        ("monai.bundle.__main__", ["python", "-m", "monai.bundle"]),
+    ):
+        monkeypatch.setattr(sys.modules["__main__"], "__spec__", SimpleNamespace(name=module))
+        assert command_line() == [*program, *words]
 
 
 def test_an_environment_names_no_machine():
