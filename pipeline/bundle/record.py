@@ -15,6 +15,7 @@ from pipeline.data.provenance import (
     command_line,
     environment,
     input_digests,
+    known_digests,
     run_digests,
     weights_identity,
 )
@@ -55,7 +56,7 @@ def record_prediction(
         "bundle": bundle_identity(bundle),
         "weights": weights_identity(weights, pseudonymous),
         "cases": result.counts,
-        "inputs": input_digests(items),
+        "inputs": input_digests(items, known_digests()),
         "files": {**run_digests(output), **results},
     }
     _write(output, record | environment())
