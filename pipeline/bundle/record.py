@@ -8,18 +8,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.data.file_digests import file_digest
+from pipeline.data.file_digests import DIGITS
 from pipeline.data.provenance import (
     RECORD,
     bundle_identity,
     command_line,
     environment,
-    input_digests,
-    known_digests,
     run_digests,
     weights_identity,
 )
-from pipeline.data.pseudonyms import MARK
 from pipeline.io.atomic import write_text
 
 if TYPE_CHECKING:
@@ -35,16 +32,19 @@ def begin_record(run_dir: Path, bundle: Path) -> None:
 def record_prediction(
     output: Path,
     bundle: Path,
-    weights: Path,
-    items: Sequence[Mapping[str, Any]],
+    weights: str | Sequence[str],
     result: CohortResult,
     overrides: Sequence[str],
     started: float,
 ) -> None:
-    """The record of a prediction; digests of its label maps are among its files."""
-    pseudonymous = any(item.get(MARK) for item in items)
+    """The record of a prediction; digests of its label maps are among its files.
+
+    Those of inputs and label maps are what ``predictions.json`` says of them: no file is read again.
+    """
+    pseudonymous = any(outcome.pseudonymous for outcome in result.outcomes)
     now = datetime.now(timezone.utc)
-    results = {o.output: file_digest(output / o.output) for o in result.outcomes if o.output}
+    results = {name: digest[:DIGITS] for outcome in result.outcomes for name, digest in outcome.files.items()}
+    inputs = {o.case: {name: digest[:DIGITS] for name, digest in o.inputs.items()} for o in result.outcomes}
     record = {
         "kind": "predict",
         "status": "completed" if result.complete else "interrupted",
@@ -56,7 +56,7 @@ def record_prediction(
         "bundle": bundle_identity(bundle),
         "weights": weights_identity(weights, pseudonymous),
         "cases": result.counts,
-        "inputs": input_digests(items, known_digests()),
+        "inputs": inputs,
         "files": {**run_digests(output), **results},
     }
     _write(output, record | environment())

@@ -68,7 +68,8 @@ def verify_run(
     new = sorted(set(run_digests(folder)) - set(record["files"]))
     if new:
         check.remarks.append(f"written after the run: {', '.join(new)}")
-    _check_weights(check, record.get("weights"))
+    for weights in record.get("weights") or []:
+        _check_weights(check, weights)
     _check_bundle(check, record.get("bundle"))
     now = environment()
     for name, version in record["versions"].items():
@@ -103,9 +104,7 @@ def _read(folder: Path) -> dict[str, Any]:
     return record
 
 
-def _check_weights(check: RunCheck, recorded: Mapping[str, Any] | None) -> None:
-    if recorded is None:
-        return
+def _check_weights(check: RunCheck, recorded: Mapping[str, Any]) -> None:
     file = Path(recorded["file"])
     if file.is_file() and file.is_absolute():
         check.compare("weights", f"weights {file}", recorded["digest"], file_digest(file))

@@ -10,17 +10,25 @@ import uuid
 import zlib
 from pathlib import Path
 
+DIGITS = 40
+"""Of a SHA-256, in hexadecimal: what is kept of it."""
+
 _LATEST_S = 3.0  # a file changed within it may change again without its time stamp telling
 _MOST_LINES = 200_000
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes as they are stored, 40 hexadecimal digits."""
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes as they are stored, as ``sha256sum`` gives it."""
     with open(path, "rb") as file:
         state = hashlib.sha256()
         while block := file.read(1 << 20):
             state.update(block)
-    return state.hexdigest()[:40]
+    return state.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """The first `DIGITS` hexadecimal digits of `file_sha256`."""
+    return file_sha256(path)[:DIGITS]
 
 
 def file_state(path: Path) -> str:

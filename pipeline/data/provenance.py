@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -92,12 +92,16 @@ def bundle_identity(folder: Path) -> dict[str, Any]:
     return {"name": folder.resolve().name, "version": version, "configs": configs}
 
 
-def weights_identity(file: Path, pseudonymous: bool = False) -> dict[str, Any]:
-    """The digest of a file of weights, and where it lies; under pseudonyms its name alone."""
-    return {
-        "file": file.name if pseudonymous else str(file.absolute()),
-        "digest": file_digest(file) if file.is_file() else None,
-    }
+def weights_identity(weights: str | Path | Sequence[str | Path], pseudonymous: bool = False) -> list[dict[str, Any]]:
+    """The digest of each file of weights, and where it lies; under pseudonyms its name alone."""
+    files = [Path(weights)] if isinstance(weights, str | Path) else [Path(file) for file in weights]
+    return [
+        {
+            "file": file.name if pseudonymous else str(file.absolute()),
+            "digest": file_digest(file) if file.is_file() else None,
+        }
+        for file in files
+    ]
 
 
 def _or_reason(path: Path, digest: Callable[[Path], str]) -> str:

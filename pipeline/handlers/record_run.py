@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from threading import Thread
@@ -41,7 +41,7 @@ class RecordRun:
         seed: of the run.
         datasets: part -> :class:`pipeline.data.CaseDataset`: ``train`` and ``validate``, or ``validate`` alone.
         bundle_root: folder of the bundle, unless the record that is already there names it.
-        weights: the file of the weights that are evaluated.
+        weights: the file, or the files, of the weights that are evaluated.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class RecordRun:
         seed: int,
         datasets: dict[str, Any],
         bundle_root: str | None = None,
-        weights: str | None = None,
+        weights: str | Sequence[str] | None = None,
     ) -> None:
         self.run_dir, self.seed, self.datasets = Path(run_dir), seed, datasets
         self.bundle_root, self.weights = bundle_root, weights
@@ -80,7 +80,7 @@ class RecordRun:
         self._lasting = {
             "commands": [*before.get("commands", []), command_line(pseudonymous)],
             "bundle": bundle,
-            "weights": None if self.weights is None else weights_identity(Path(self.weights), pseudonymous),
+            "weights": None if self.weights is None else weights_identity(self.weights, pseudonymous),
         }
 
         def read() -> None:

@@ -4,19 +4,34 @@ To add an inferer: a subclass of ``monai.inferers.Inferer`` in a file of its own
 on the inputs' own spatial size; name it here, and ``tests/contracts/test_inferers.py`` holds it to that.
 """
 
-from pipeline.inference.components import remove_small_components
+from pipeline.inference.averaging import mean_logits
+from pipeline.inference.components import fill_holes, keep_largest_component, remove_small_components
+from pipeline.inference.dense_crf import DenseCRFd, dense_crf
+from pipeline.inference.ensemble import Ensemble
 from pipeline.inference.margin import inside_margin, output_margin
 from pipeline.inference.mirroring import mirrored
+from pipeline.inference.overlap_tile import OverlapTileInferer
 from pipeline.inference.padding import pad
-from pipeline.inference.restore import Restored, own_grid, restore_to_grid
+from pipeline.inference.placement import tile_corners, window_corners
+from pipeline.inference.restore import own_grid, restore_to_grid
+from pipeline.inference.restored import Restored
 from pipeline.inference.save import SaveImageOnGridd
-from pipeline.inference.sliding_window import SlidingWindowInferer, tile_corners, window_corners
+from pipeline.inference.slabs import Slabs
+from pipeline.inference.sliding_window import SlidingWindowInferer
 
 __all__ = [
+    "DenseCRFd",
+    "Ensemble",
+    "OverlapTileInferer",
     "Restored",
     "SaveImageOnGridd",
+    "Slabs",
     "SlidingWindowInferer",
+    "dense_crf",
+    "fill_holes",
     "inside_margin",
+    "keep_largest_component",
+    "mean_logits",
     "mirrored",
     "output_margin",
     "own_grid",

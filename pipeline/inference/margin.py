@@ -1,8 +1,9 @@
-"""What an unpadded network loses: the one place that knows how to ask a network for it."""
+"""What an unpadded network loses, and which sizes a network takes: the one place that knows how to ask for it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 import torch
@@ -38,3 +39,27 @@ def inside_margin(tensor: torch.Tensor, margin: Sequence[int]) -> torch.Tensor:
     for axis, width in enumerate(margin, start=2):
         tensor = tensor.narrow(axis, width, tensor.shape[axis] - 2 * width)
     return tensor
+
+
+def window_around(size: Sequence[int], network: Any, margin: Sequence[int]) -> tuple[int, ...]:
+    """The smallest window that holds the whole image and that the network takes, as far as it tells what it takes."""
+    if not any(margin):
+        return tuple(ceil(n / step) * step for n, step in zip(size, total_stride(network, len(size)), strict=True))
+    # Without padding, the sizes that fit are no multiples of the stride.
+    input_size_for = getattr(getattr(network, "module", network), "input_size_for", None)
+    if input_size_for is not None:
+        return tuple(input_size_for(size))
+    return tuple(n + 2 * m for n, m in zip(size, margin, strict=True))
+
+
+def total_stride(network: Any, spatial_dims: int) -> tuple[int, ...]:
+    """By how much each axis is smaller at a network's deepest level: its ``total_stride``, 1 where it names none.
+
+    Raises:
+        ConfigError: a stride for another number of axes.
+    """
+    stride = getattr(getattr(network, "module", network), "total_stride", (1,) * spatial_dims)
+    stride = tuple(int(step) for step in stride)
+    if len(stride) != spatial_dims:
+        raise ConfigError(f"a network with a total_stride of {stride}", expected=f"{spatial_dims} spatial axes")
+    return stride

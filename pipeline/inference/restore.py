@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from monai.data import MetaTensor
-from monai.transforms import MapTransform
-from monai.utils import ensure_tuple_rep
 
 from pipeline.errors import ConfigError, GeometryError
 from pipeline.geometry import Grid
-from pipeline.inference.components import remove_small_components
+from pipeline.inference.interpolation import (
+    TOLERANCE_VOXELS,
+    axis_coordinates,
+    crop,
+    sampled,
+    sampled_along_axes,
+    source_axes,
+    voxel_coordinates,
+)
+from pipeline.inference.placement import Box
+from pipeline.inference.slabs import Slabs
 
-TOLERANCE_VOXELS = 1e-3  # rounding in headers; interpolation over less than this is no interpolation
+_ROUNDING = 1e-6  # voxels: no oblique position falls between two pieces
 
 
 def restore_to_grid(
-    scores: torch.Tensor,
+    scores: torch.Tensor | Slabs,
     affine: np.ndarray,
     grid: Grid,
     *,
     softmax: bool = True,
+    regions: Sequence[int] | None = None,
     keep_probabilities: bool = False,
     slab_values: int = 2**22,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -34,142 +42,151 @@ def restore_to_grid(
     Where axes need only be swapped, turned round, cropped or filled up, voxels are moved and nothing is computed.
     Otherwise the probabilities are interpolated linearly, once, with their border values continued, and the most
     probable class is taken after that. Voxels of ``grid`` that lie more than half a voxel outside the scores are
-    background. Works slab by slab along the longest axis of ``grid``, so that probabilities of the whole volume exist
-    only where they are asked for.
+    background. Works slab by slab, so that probabilities of the whole volume exist only where they are asked for.
 
     Args:
-        scores: (K, h, w, d) logits, or probabilities with ``softmax=False``; of a section (K, h, w).
+        scores: (K, h, w, d) logits, or probabilities with ``softmax=False``; of a section (K, h, w). `Slabs` of them
+            are taken one by one, while the network works on the next.
         affine: 4x4, voxel index of ``scores`` -> mm.
         grid: the grid to return to, of as many axes.
-        softmax: turn the scores into probabilities first.
+        softmax: turn the scores into probabilities first: by a softmax, of ``regions`` by a sigmoid.
+        regions: for K regions that may overlap, in place of K classes that exclude each other: the class id that each
+            region sets where its probability is at least a half, later ones over earlier ones.
         keep_probabilities: return them too.
         slab_values: how many probabilities a slab may hold (it always holds one plane of voxels).
 
     Returns:
-        labels (H, W, D), uint8 (int16 above 256 classes), and probabilities (K, H, W, D) float32 or None, both where
-        the scores are; of a section (H, W) and (K, H, W).
+        labels (H, W, D), uint8 (int16 where ids are above 255), and probabilities (K, H, W, D) float32 or None, both
+        where the scores are; of a section (H, W) and (K, H, W).
     """
-    if len(grid.shape) == 2:  # a volume of one slice
-        labels, probabilities = restore_to_grid(
-            scores[..., None],
-            affine,
-            Grid((*grid.shape, 1), grid.affine),
-            softmax=softmax,
-            keep_probabilities=keep_probabilities,
-            slab_values=slab_values,
-        )
-        return labels[..., 0], None if probabilities is None else probabilities[..., 0]
+    flat = len(grid.shape) == 2  # a volume of one slice
+    shape = (*grid.shape, 1) if flat else grid.shape
     to_scores = np.linalg.inv(np.asarray(affine, dtype=np.float64)) @ grid.affine
-    sources = _source_axes(to_scores, grid.shape)
-    classes = len(scores)
-    labels = torch.empty(grid.shape, dtype=torch.uint8 if classes <= 256 else torch.int16, device=scores.device)
-    probabilities = torch.empty((classes, *grid.shape), device=scores.device) if keep_probabilities else None
-
-    axis = int(np.argmax(grid.shape))
-    plane = classes * int(np.prod(grid.shape)) // grid.shape[axis]
-    thickness = max(1, slab_values // plane)
-    for start in range(0, grid.shape[axis], thickness):
-        shape = list(grid.shape)
-        shape[axis] = min(thickness, grid.shape[axis] - start)
-        slab_to_scores = to_scores.copy()
-        slab_to_scores[:3, 3] += start * to_scores[:3, axis]
-        near, slab_to_near = _crop(scores, slab_to_scores, shape)
-        if sources is None:
-            near = near.float().softmax(0) if softmax else near.float()
-            slab = _sampled(near, slab_to_near, shape)
-        else:
-            coordinates = _axis_coordinates(slab_to_near, shape, sources)
-            if keep_probabilities or any(np.any(c % 1) for c in coordinates):
-                near = near.float().softmax(0) if softmax else near.float()
-            slab = _sampled_along_axes(near, coordinates, sources)
-        _clear_outside(slab, slab_to_scores, sources, scores.shape[1:])
-        labels.narrow(axis, start, shape[axis]).copy_(slab.max(dim=0).indices)  # argmax is nine times slower
-        if probabilities is not None:
-            probabilities.narrow(axis + 1, start, shape[axis]).copy_(slab)
+    size = scores.spatial_shape if isinstance(scores, Slabs) else tuple(scores.shape[1:])
+    size = (*size, 1) if flat else size
+    sources = source_axes(to_scores, shape)
+    if sources is not None:  # what little tilt there is must not add up differently from slab to slab
+        straight = np.zeros((3, 3), dtype=bool)
+        straight[sources, range(3)] = True
+        to_scores[:3, :3] *= straight
+    activation = "softmax" if regions is None else "sigmoid"
+    labels, probabilities = torch.empty(0), None
+    for place, piece in _pieces(scores):
+        if flat:
+            place, piece = (*place, slice(0, 1)), piece[..., None]
+        classes = len(piece)
+        if not labels.numel():
+            highest = classes - 1 if regions is None else max(regions, default=0)
+            labels = torch.zeros(shape, dtype=torch.uint8 if highest <= 255 else torch.int16, device=piece.device)
+            if regions is not None and len(regions) != classes:
+                raise ConfigError(f"scores of {classes} regions", expected=f"{len(regions)}, as regions names them")
+            if keep_probabilities:
+                probabilities = torch.zeros((classes, *shape), device=piece.device)
+                if regions is None:
+                    probabilities[0] = 1
+        low, high = _reach(place, size)
+        for target in _slabs(_target(to_scores, shape, sources, low, high), slab_values // classes):
+            to_piece = to_scores.copy()
+            to_piece[:3, 3] += to_scores[:3, :3] @ [part.start for part in target]
+            # What is not asked of this piece, of a box that lies obliquely in it, stays what other pieces say.
+            inside: Any = ... if sources is not None else _inside(to_piece, target, low, high).to(piece.device)
+            to_piece[:3, 3] -= [part.start for part in place]
+            lengths = [part.stop - part.start for part in target]
+            needed = keep_probabilities or regions is not None
+            values = _values(piece, to_piece, lengths, sources, activation if softmax else None, needed)
+            found = _most_probable(values) if regions is None else _of_regions(values, regions)
+            labels[target][inside] = found[inside].to(labels.dtype)
+            if probabilities is not None:
+                probabilities[(slice(None), *target)][:, inside] = values[:, inside]
+        del piece  # not to be held while the network runs again
+    if flat:
+        return labels[..., 0], None if probabilities is None else probabilities[..., 0]
     return labels, probabilities
 
 
-def _source_axes(to_scores: np.ndarray, shape: Sequence[int]) -> list[int] | None:
-    """For each axis of the grid the one of the scores that runs along it; None where the two are oblique."""
-    linear = to_scores[:3, :3]
-    sources = [int(i) for i in np.abs(linear).argmax(axis=0)]
-    across = np.abs(linear) * (np.asarray(shape) - 1)
-    across[sources, range(3)] = 0
-    return sources if sorted(sources) == [0, 1, 2] and across.sum(axis=1).max() < TOLERANCE_VOXELS else None
+def _pieces(scores: torch.Tensor | Slabs) -> Iterator[tuple[Box, torch.Tensor]]:
+    if isinstance(scores, Slabs):
+        yield from scores
+    else:
+        yield tuple(slice(0, n) for n in scores.shape[1:]), scores
 
 
-def _crop(scores: torch.Tensor, to_scores: np.ndarray, shape: Sequence[int]) -> tuple[torch.Tensor, np.ndarray]:
-    """The part of the scores that a slab of ``shape`` interpolates between, and the slab's way to it."""
-    corners = np.array(list(product(*((0, n - 1) for n in shape)))) @ to_scores[:3, :3].T + to_scores[:3, 3]
-    last = np.asarray(scores.shape[1:]) - 1
-    low = np.clip(np.floor(corners.min(axis=0) - TOLERANCE_VOXELS), 0, last).astype(int)
-    high = np.clip(np.ceil(corners.max(axis=0) + TOLERANCE_VOXELS), 0, last).astype(int)
-    to_near = to_scores.copy()
-    to_near[:3, 3] -= low
-    return scores[(slice(None), *(slice(a, b + 1) for a, b in zip(low, high, strict=True)))], to_near
+def _reach(place: Box, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """From where to where, in voxels of the scores, a piece is asked: up to its last voxel, at which the next begins.
+
+    At the border of the scores half a voxel more, and there ``high`` itself belongs to the piece.
+    """
+    border = 0.5 + TOLERANCE_VOXELS
+    low = [part.start if part.start else -border for part in place]
+    high = [part.stop - 1 if part.stop < n else n - 1 + border for part, n in zip(place, size, strict=True)]
+    return np.array(low, dtype=np.float64), np.array(high, dtype=np.float64)
 
 
-def _axis_coordinates(to_scores: np.ndarray, shape: Sequence[int], sources: Sequence[int]) -> list[np.ndarray]:
-    """Per axis of the slab its voxels' coordinates on the scores' axis, in voxels; whole numbers where nearly so."""
-    coordinates = []
-    for axis, source in enumerate(sources):
-        # what a tilt adds along the other two axes is left out: _source_axes found it negligible
-        c = to_scores[source, axis] * np.arange(shape[axis]) + to_scores[source, 3]
-        coordinates.append(np.where(np.abs(c - c.round()) < TOLERANCE_VOXELS, c.round(), c))
-    return coordinates
-
-
-def _sampled_along_axes(
-    values: torch.Tensor, coordinates: Sequence[np.ndarray], sources: Sequence[int]
-) -> torch.Tensor:
-    """Linear interpolation one axis after the other; pure indexing on axes whose coordinates are whole."""
-    for c, source in zip(coordinates, sources, strict=True):
-        last = values.shape[source + 1] - 1
-        if np.array_equal(c, np.arange(last + 1)):
-            continue
-        c = np.clip(c, 0, last)
-        below = torch.as_tensor(np.floor(c), dtype=torch.int64, device=values.device)
-        share = torch.as_tensor(c % 1, dtype=torch.float32, device=values.device)
-        lower = values.index_select(source + 1, below)
-        if share.any():
-            upper = values.index_select(source + 1, (below + 1).clamp(max=last))
-            lower = torch.lerp(lower, upper, share.reshape([-1 if a == source else 1 for a in range(3)]))
-        values = lower
-    return values.permute(0, *(source + 1 for source in sources))
-
-
-def _voxel_coordinates(to_scores: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Coordinates in the scores of every voxel of a slab, (*shape, 3), float64."""
-    index = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float64) for n in shape), indexing="ij"), axis=-1)
-    return index @ to_scores[:3, :3].T + to_scores[:3, 3]
-
-
-def _sampled(values: torch.Tensor, to_values: np.ndarray, shape: Sequence[int]) -> torch.Tensor:
-    """Trilinear interpolation at oblique positions."""
-    last = np.asarray(values.shape[1:], dtype=np.float64) - 1
-    normalised = 2 * _voxel_coordinates(to_values, shape) / np.maximum(last, 1) - 1
-    at = torch.as_tensor(np.ascontiguousarray(normalised[..., ::-1]), dtype=torch.float32, device=values.device)
-    return F.grid_sample(values[None], at[None], mode="bilinear", padding_mode="border", align_corners=True)[0]
-
-
-def _clear_outside(
-    slab: torch.Tensor, to_scores: np.ndarray, sources: Sequence[int] | None, size: Sequence[int]
-) -> None:
-    """Certain background wherever a voxel lies more than half a voxel outside the scores, in place."""
-    low, high = -0.5 - TOLERANCE_VOXELS, np.asarray(size) - 0.5 + TOLERANCE_VOXELS
-    background = torch.zeros(len(slab), 1, dtype=slab.dtype, device=slab.device)
-    background[0] = 1
+def _target(
+    to_scores: np.ndarray, shape: Sequence[int], sources: Sequence[int] | None, low: np.ndarray, high: np.ndarray
+) -> list[slice]:
+    """The box of voxels of the grid that lie within the reach of a piece; oblique ones, and some around them."""
     if sources is None:
-        at = _voxel_coordinates(to_scores, slab.shape[1:])
-        outside = torch.as_tensor(((at < low) | (at > high)).any(axis=-1), device=slab.device)
-        slab[:, outside] = background
+        corners = np.array(list(product(*zip(low, high, strict=True))))
+        there = (corners - to_scores[:3, 3]) @ np.linalg.inv(to_scores[:3, :3]).T
+        first = np.clip(np.floor(there.min(axis=0)), 0, shape).astype(int)
+        last = np.clip(np.ceil(there.max(axis=0)) + 1, 0, shape).astype(int)
+        return [slice(int(a), int(b)) for a, b in zip(first, last, strict=True)]
+    target = []
+    for c, source in zip(axis_coordinates(to_scores, shape, sources), sources, strict=True):
+        within = np.flatnonzero((c >= low[source]) & (c < high[source]))
+        target.append(slice(int(within[0]), int(within[-1]) + 1) if len(within) else slice(0, 0))
+    return target
+
+
+def _slabs(target: list[slice], voxels: int) -> Iterator[Box]:
+    """A box in slabs of so many voxels, of one plane at least, along its longest axis."""
+    lengths = [part.stop - part.start for part in target]
+    if min(lengths) == 0:
         return
-    for axis, (c, source) in enumerate(
-        zip(_axis_coordinates(to_scores, slab.shape[1:], sources), sources, strict=True)
-    ):
-        outside = torch.as_tensor((c < low) | (c > high[source]), device=slab.device)
-        if outside.any():
-            slab.movedim(axis + 1, 1)[:, outside] = background[..., None, None]
+    axis = int(np.argmax(lengths))
+    thickness = max(1, voxels * lengths[axis] // int(np.prod(lengths)))
+    for start in range(target[axis].start, target[axis].stop, thickness):
+        slab = list(target)
+        slab[axis] = slice(start, min(start + thickness, target[axis].stop))
+        yield tuple(slab)
+
+
+def _inside(to_scores: np.ndarray, target: Box, low: np.ndarray, high: np.ndarray) -> torch.Tensor:
+    """Which voxels of a slab lie within the reach of a piece, bool."""
+    at = voxel_coordinates(to_scores, [part.stop - part.start for part in target])
+    return torch.from_numpy(((at >= low) & (at < high + _ROUNDING)).all(axis=-1))
+
+
+def _values(
+    piece: torch.Tensor,
+    to_piece: np.ndarray,
+    shape: Sequence[int],
+    sources: Sequence[int] | None,
+    activation: str | None,
+    needed: bool,
+) -> torch.Tensor:
+    """Probabilities (K, *shape) of a slab; scores where their order is all that is needed and voxels are only moved."""
+    near, to_near = crop(piece, to_piece, shape)
+    coordinates = None if sources is None else axis_coordinates(to_near, shape, sources)
+    if needed or coordinates is None or any(np.any(c % 1) for c in coordinates):
+        near = near.float()
+        if activation is not None:
+            near = near.softmax(0) if activation == "softmax" else near.sigmoid()
+    if coordinates is None or sources is None:
+        return sampled(near, to_near, shape)
+    return sampled_along_axes(near, coordinates, sources)
+
+
+def _most_probable(values: torch.Tensor) -> torch.Tensor:
+    return values.max(dim=0).indices  # argmax is nine times slower
+
+
+def _of_regions(probabilities: torch.Tensor, regions: Sequence[int]) -> torch.Tensor:
+    labels = torch.zeros(probabilities.shape[1:], dtype=torch.int16, device=probabilities.device)
+    for label, probability in zip(regions, probabilities, strict=True):
+        labels[probability >= 0.5] = label
+    return labels
 
 
 def own_grid(image: MetaTensor) -> Grid:
@@ -195,70 +212,3 @@ def own_grid(image: MetaTensor) -> Grid:
             case=meta.get("case_id"),
         )
     return Grid(tuple(shape), np.asarray(meta["original_affine"], dtype=np.float64))
-
-
-class Restored(MapTransform):
-    """Scores on the network's grid -> labels on the case's own grid, as `restore_to_grid` does it.
-
-    Args:
-        keys: entries with scores (K, h, w, d) on the grid of the image; each becomes its label map (1, H, W, D), a
-            MetaTensor that carries the own grid's affine, ``case_id`` and ``filename_or_obj``.
-        image_key: entry with the image (C, h, w, d) that the network saw.
-        probabilities_key: also store the probabilities (K, H, W, D) under this name; one per key.
-        softmax: whether the scores are logits; False where they are probabilities already.
-        minimum_component_ml: connected components of a class below this volume become background, 0 keeps all.
-        allow_missing_keys: pass items on that lack a key.
-
-    Raises:
-        GeometryError: scores of another shape than the image.
-        ConfigError: an image that no longer knows its own grid.
-    """
-
-    def __init__(
-        self,
-        keys: str | Sequence[str] = "pred",
-        image_key: str = "image",
-        probabilities_key: str | Sequence[str] | None = None,
-        softmax: bool = True,
-        minimum_component_ml: float = 0.0,
-        allow_missing_keys: bool = False,
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.minimum_component_ml = minimum_component_ml
-        self.image_key = image_key
-        self.probabilities_keys = ensure_tuple_rep(probabilities_key, len(self.keys))
-        self.softmax = softmax
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        item = dict(data)
-        image = item[self.image_key]
-        grid = own_grid(image)
-        carried = {key: image.meta[key] for key in ("case_id", "filename_or_obj") if key in image.meta}
-        carried |= {"original_affine": grid.affine.copy(), "spatial_shape": np.asarray(grid.shape)}
-        for key, probabilities_key in self.key_iterator(item, self.probabilities_keys):
-            scores = torch.as_tensor(item[key])
-            scores = scores.as_tensor() if isinstance(scores, MetaTensor) else scores
-            if scores.shape[1:] != image.shape[1:]:
-                raise GeometryError(
-                    f"scores of shape {tuple(scores.shape)} for an image of shape {tuple(image.shape)}",
-                    expected="the same spatial shape",
-                    case=carried.get("case_id"),
-                )
-            labels, probabilities = restore_to_grid(
-                scores,
-                image.affine.cpu().numpy(),
-                grid,
-                softmax=self.softmax,
-                keep_probabilities=probabilities_key is not None,
-            )
-            if self.minimum_component_ml > 0:
-                if len(grid.shape) < 3:
-                    raise ConfigError(
-                        f"minimum_component_ml={self.minimum_component_ml} of a section", expected="0: it has no volume"
-                    )
-                kept = remove_small_components(labels.cpu().numpy(), self.minimum_component_ml, grid.voxel_volume_ml)
-                labels = torch.from_numpy(kept).to(labels.device)
-            results = {key: labels[None]} | ({} if probabilities is None else {probabilities_key: probabilities})
-            for name, result in results.items():
-                item[name] = MetaTensor(result, affine=torch.tensor(grid.affine), meta=dict(carried))
-        return item

@@ -64,7 +64,7 @@ def test_what_went_on_is_a_remark(measured, tmp_path):
     record["bundle"]["configs"]["evaluate.json"] = "another"
     weights = tmp_path / "w.pt"
     weights.write_bytes(b"weights")
-    record["weights"] = {"file": str(weights), "digest": file_digest(weights)}
+    record["weights"] = [{"file": str(weights), "digest": file_digest(weights)}]
     (run / "run.json").write_text(json.dumps(record), encoding="utf-8")
     check = verify_run(run)
     assert check.differs == []
@@ -73,7 +73,7 @@ def test_what_went_on_is_a_remark(measured, tmp_path):
     assert any("has other configs now" in remark and remark.endswith("evaluate.json") for remark in check.remarks)
     weights.write_bytes(b"other weights")
     assert len(verify_run(run).differs) == 1
-    record |= {"weights": {"file": "w.pt", "digest": "1"}, "bundle": record["bundle"] | {"name": "nobody's"}}
+    record |= {"weights": [{"file": "w.pt", "digest": "1"}], "bundle": record["bundle"] | {"name": "nobody's"}}
     (run / "run.json").write_text(json.dumps(record), encoding="utf-8")
     assert [remark for remark in verify_run(run).remarks if "not where they were" in remark or "no bundle" in remark]
 

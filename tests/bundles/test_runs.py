@@ -108,10 +108,12 @@ def test_tensorboard_has_the_curves_and_the_pictures(run, split):
 
 
 def test_the_same_seed_gives_the_same_run_and_plain_monai_gives_it_too(run, phantoms, tmp_path):
+    """With workers as without, and whether patches are made in the loader or a batch at a time."""
     config = run / "configs" / "train.json"
     again = tmp_path / "again"
     arguments = ("monai.bundle", "run", "--config_file", config, "--output_dir", again, "--dataset_dir", phantoms)
-    command(*arguments, "--bundle_root", run, "--num_workers", "2", PIPELINE_CACHE="")  # nothing prepared is kept
+    others = ("--bundle_root", run, "--num_workers", "2", "--augment_on", "device")
+    command(*arguments, *others, PIPELINE_CACHE="")  # nothing prepared is kept
     (again,) = again.iterdir()  # a folder of its own, named after the moment
     assert losses(again) == losses(run)
     first, second = (torch.load(folder / "models" / "model_last.pt", weights_only=True) for folder in (run, again))
@@ -240,8 +242,9 @@ def test_two_processes_train_as_one(phantoms, tmp_path, run):
     arguments = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle", "run")
     arguments += ("--config_file", config, "--dataset_dir", phantoms, "--max_epochs", "1", *small)
     for out, cache in (("without", ""), ("new", str(tmp_path / "cache")), ("found", str(tmp_path / "cache"))):
-        workers = ("--num_workers", "0" if out == "new" else "1")
-        command(*arguments, "--output_dir", tmp_path / out, *workers, PIPELINE_CACHE=cache)
+        others = ("--num_workers", "0" if out == "new" else "1")
+        others += ("--augment_on", "device" if out == "found" else "loader")
+        command(*arguments, "--output_dir", tmp_path / out, *others, PIPELINE_CACHE=cache)
     (folder,) = (tmp_path / "without").iterdir()  # both processes in one folder, written by the first alone
     for out in ("new", "found"):
         (other,) = (tmp_path / out).iterdir()

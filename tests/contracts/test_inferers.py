@@ -10,7 +10,10 @@ from monai.inferers import Inferer
 
 import pipeline.inference
 
-SETTINGS = {"SlidingWindowInferer": {"roi_size": 8, "sw_batch_size": 2}}
+SETTINGS = {
+    "SlidingWindowInferer": {"roi_size": 8, "sw_batch_size": 2},
+    "OverlapTileInferer": {"roi_size": 8, "sw_batch_size": 2},
+}
 INFERERS = [
     name
     for name in pipeline.inference.__all__
