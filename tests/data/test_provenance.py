@@ -44,10 +44,11 @@ def test_a_run_s_own_files(tmp_path):
     identity = bundle_identity(tmp_path)
     assert (identity["name"], identity["version"]) == (tmp_path.name, "1.2.3")
     assert identity["configs"]["train.json"] == sha(b"configs/train.json")
-    assert weights_identity(tmp_path / "models" / "model.pt", pseudonymous=True) == {
-        "file": "model.pt",
-        "digest": sha(b"models/model.pt"),
-    }
+    file = tmp_path / "models" / "model.pt"
+    digest = sha(b"models/model.pt")
+    assert weights_identity(file, pseudonymous=True) == [{"file": "model.pt", "digest": digest}]
+    gone = tmp_path / "gone.pt"
+    assert weights_identity([file, str(gone)])[1] == {"file": str(gone), "digest": None}
 
 
 def test_commands(monkeypatch, tmp_path):
