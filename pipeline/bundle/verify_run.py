@@ -157,6 +157,8 @@ def _check_inputs(
         if case.case_id in recorded
     ]
     found = input_digests(items)
+    if recorded and not found:
+        check.remarks.append("no case has the id of an input: is it another dataset, or one for --pseudonyms?")
     for case_id, files in recorded.items():
         if case_id not in found:
             check.differs.append(f"case {case_id}: not in the dataset")

@@ -8,6 +8,7 @@ and ``sub-01_label`` are ``sub-01``; ``sub-01/label`` is its folder). References
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -35,6 +36,8 @@ class Pair:
     reference: Path
     prediction: Path | None
     problem: str | None = None
+    fitting: tuple[Path, ...] = ()
+    """All predictions of its name."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,8 @@ def find_pairs(predictions: str | PathLike[str], references: str | PathLike[str]
             expected=f"names such as {', '.join(own.names[2] for own in wanted[:3])}",
             fix="rename the files so that a prediction begins like its reference",
         )
-    taken = {pair.prediction for pair in pairs}
-    named = {path for pair in pairs if pair.problem for path in _namesakes(pair, found)}
-    extra = tuple(own.names[0] for own in found if own.path not in taken and own.path not in named)
+    fitting = {path for pair in pairs for path in pair.fitting}
+    extra = tuple(own.names[0] for own in found if own.path not in fitting)
     return Pairing(pairs, extra, classes)
 
 
@@ -107,34 +109,27 @@ def renamed(pairing: Pairing, pseudonyms: Pseudonyms) -> Pairing:
 
 
 def _paired(wanted: Sequence[_Named], found: Sequence[_Named]) -> list[Pair]:
-    plain = [own.names[2] for own in wanted]
+    plain = Counter(own.names[2] for own in wanted)
+    by_name: list[dict[str, list[Path]]] = [{}, {}, {}]
+    for own in found:
+        for known, name in zip(by_name, own.names, strict=True):
+            known.setdefault(name, []).append(own.path)
     pairs = []
     for own in wanted:
-        case_id = own.names[2] if plain.count(own.names[2]) == 1 else own.names[0]
-        pair = Pair(case_id, own.path, None)
-        for level in range(3):
-            fitting = [other.path for other in found if other.names[level] == own.names[level]]
-            if len(fitting) == 1:
-                pair = replace(pair, prediction=fitting[0])
-            elif fitting:
-                names = ", ".join(sorted(path.name for path in fitting)[:4])
-                pair = replace(pair, problem=f"several predictions of its name: {names}")
-            if fitting:
-                break
-        pairs.append(pair)
-    # One file for two references is no result of both.
-    given = [pair.prediction for pair in pairs]
+        case_id = own.names[2] if plain[own.names[2]] == 1 else own.names[0]
+        levels = (known.get(name, []) for known, name in zip(by_name, own.names, strict=True))
+        fitting = tuple(next(filter(None, levels), ()))
+        problem = None
+        if len(fitting) > 1:
+            problem = f"several predictions of its name: {', '.join(sorted(path.name for path in fitting)[:4])}"
+        pairs.append(Pair(case_id, own.path, fitting[0] if len(fitting) == 1 else None, problem, fitting))
+    given = Counter(pair.prediction for pair in pairs)  # one file for two references is no result of both
     return [
         replace(pair, prediction=None, problem=f"a prediction that fits another reference too: {pair.prediction.name}")
-        if pair.prediction is not None and given.count(pair.prediction) > 1
+        if pair.prediction is not None and given[pair.prediction] > 1
         else pair
         for pair in pairs
     ]
-
-
-def _namesakes(pair: Pair, found: Sequence[_Named]) -> list[Path]:
-    """The predictions that a pair's problem is about."""
-    return [own.path for own in found if own.path.name in (pair.problem or "")]
 
 
 def _references(root: Path) -> tuple[list[_Named], dict[int, str]]:
@@ -174,7 +169,10 @@ def _listed(root: Path) -> list[_Named]:
 
 
 def _named(file: File) -> _Named:
-    rest = without(file.stem, _WORDS)
-    if rest == "" and file.folders:
-        rest = file.folders[-1]
-    return _Named(file.path, ("/".join((*file.folders, file.stem)), file.stem, rest or file.stem))
+    rest = file.stem
+    while (shorter := without(rest, _WORDS)) is not None:  # `a_lesion_mask_pred` is `a`
+        if not shorter:  # all of it says what the file is: its folder says whose
+            rest = file.folders[-1] if file.folders else rest
+            break
+        rest = shorter
+    return _Named(file.path, ("/".join((*file.folders, file.stem)), file.stem, rest))

@@ -38,10 +38,12 @@ def environment() -> dict[str, Any]:
 
 def command_line(pseudonymous: bool = False) -> list[str]:
     """The words that started this process; under pseudonyms, ``<path>`` for whatever leads to a file or a folder."""
-    program, *words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    if pseudonymous:
-        words = [_without_path(word) for word in words]
-    return [program, *words]
+    words = [_without_path(word) for word in sys.argv[1:]] if pseudonymous else sys.argv[1:]
+    started_as = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if started_as is None:
+        return [Path(sys.argv[0]).name, *words]
+    module = started_as.name.removesuffix(".__main__")
+    return [*([module] if module == "pipeline" else ["python", "-m", module]), *words]
 
 
 def input_digests(

@@ -80,7 +80,8 @@ def test_evaluations_and_predictions_can_be_verified(run, phantoms, tmp_path):
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         assert (record["kind"], record["status"]) == (kind, "completed")
         assert inside in record["files"]
-        assert record["weights"]["digest"] == file_digest(run / "models" / "model.pt")
+        [weights] = record["weights"]
+        assert weights["digest"] == file_digest(run / "models" / "model.pt")
         said = command("pipeline", "verify-run", folder, "--data", phantoms).stdout
         assert "0 differ" in said
         assert "1 weights" in said

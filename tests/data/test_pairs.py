@@ -35,6 +35,8 @@ def paired(predictions: Path, references: Path) -> dict[str, str | None]:
         ("a/pred.nii.gz", "a/label.nii.gz", "a"),
         ("out/a_mask.nii.gz", "label/a_gt.nii.gz", "a"),
         ("x_label.nii.gz", "x_label.nii.gz", "x"),
+        ("a_lesion-msk.nii.gz", "a_LESION_mask.nii.gz", "a"),
+        ("a/lesion_mask_pred.nii.gz", "a/seg.nii.gz", "a"),
     ],
 )
 def test_names_of_one_case(tmp_path, prediction, reference, case_id):

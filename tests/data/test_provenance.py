@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 import sys
+from types import SimpleNamespace
 
 from pipeline.data.provenance import (
     bundle_identity,
@@ -43,10 +44,11 @@ def test_a_run_s_own_files(tmp_path):
     identity = bundle_identity(tmp_path)
     assert (identity["name"], identity["version"]) == (tmp_path.name, "1.2.3")
     assert identity["configs"]["train.json"] == sha(b"configs/train.json")
-    assert weights_identity(tmp_path / "models" / "model.pt", pseudonymous=True) == {
-        "file": "model.pt",
-        "digest": sha(b"models/model.pt"),
-    }
+    file = tmp_path / "models" / "model.pt"
+    digest = sha(b"models/model.pt")
+    assert weights_identity(file, pseudonymous=True) == [{"file": "model.pt", "digest": digest}]
+    gone = tmp_path / "gone.pt"
+    assert weights_identity([file, str(gone)])[1] == {"file": str(gone), "digest": None}
 
 
 def test_commands(monkeypatch, tmp_path):
@@ -54,10 +56,17 @@ def test_commands(monkeypatch, tmp_path):
     data.mkdir()
     words = ["train", "bundle", "--data", str(data), "--budget", "5m", f"patients={data}", f"--out={data}", "smith"]
     monkeypatch.setattr(sys, "argv", ["/home/somebody/bin/pipeline", *words])
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     assert command_line() == ["pipeline", *words]
     monkeypatch.chdir(tmp_path)  # where the word `smith` is a folder
     hidden = ["train", "bundle", "--data", "<path>", "--budget", "5m", "patients=<path>", "--out=<path>", "<path>"]
     assert command_line(pseudonymous=True) == ["pipeline", *hidden]
+    for module, program in (
+        ("pipeline.__main__", ["pipeline"]),
+        ("monai.bundle.__main__", ["python", "-m", "monai.bundle"]),
+    ):
+        monkeypatch.setattr(sys.modules["__main__"], "__spec__", SimpleNamespace(name=module))
+        assert command_line() == [*program, *words]
 
 
 def test_an_environment_names_no_machine():

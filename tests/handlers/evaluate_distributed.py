@@ -10,7 +10,7 @@ from monai.data import DataLoader, MetaTensor
 from monai.engines import SupervisedEvaluator
 from torch.utils.data.distributed import DistributedSampler
 
-from pipeline.handlers import CaseMeasures
+from pipeline.handlers import CaseMeasures, InstanceScores
 
 
 def cases() -> list[dict]:
@@ -30,17 +30,20 @@ def main(output_dir: Path) -> None:
     dist.init_process_group("gloo")
     torch.set_num_threads(1)
     metric = CaseMeasures({"1": "lesion"}, output_dir=output_dir)
+    instances = InstanceScores()
     data = cases()
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"),
         val_data_loader=DataLoader(data, batch_size=1, sampler=DistributedSampler(data, shuffle=False)),
         network=torch.nn.Identity(),
         key_val_metric={"dice": metric},
+        additional_metrics={"instances": instances},
     )
     evaluator.run()
     seen = len(metric._rows_by_case)
     dice = {row.case_id: row.result.dice for row in metric.rows}
-    report = {"seen": seen, "dice": dice, "metrics": evaluator.state.metrics}
+    matched = {case_id: scores.mean_matched_iou for case_id, scores in instances.scores.items()}
+    report = {"seen": seen, "dice": dice, "metrics": evaluator.state.metrics, "matched_iou": matched}
     (output_dir / f"rank-{dist.get_rank()}.json").write_text(json.dumps(report), encoding="utf-8")
     dist.destroy_process_group()
 

@@ -190,6 +190,8 @@ def test_two_processes_count_every_case_once(tmp_path):
         assert report["seen"] == 3
         assert report["dice"] == pytest.approx(expected_dice)
         assert report["metrics"]["cases"] == 5
+        assert list(report["matched_iou"]) == list(expected_dice)
+        assert report["matched_iou"]["case-2"] == pytest.approx(3 / 5)
         assert report["metrics"]["dice"] == pytest.approx(sum(expected_dice.values()) / 5)
     with (tmp_path / "cases.csv").open(newline="", encoding="utf-8") as file:
         assert [row["case_id"] for row in csv.DictReader(file)] == list(expected_dice)
