@@ -10,7 +10,22 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline import __version__
-from pipeline.cli import build, check, demo, evaluate, init, phantom, predict, publish, train, verify
+from pipeline.cli import (
+    build,
+    check,
+    compare,
+    demo,
+    evaluate,
+    init,
+    measure,
+    phantom,
+    predict,
+    preview,
+    publish,
+    train,
+    verify,
+    verify_run,
+)
 from pipeline.cli.log import show_log
 from pipeline.cli.outcome import FAILED_INPUT, INTERRUPTED, pipeline_error_behind
 
@@ -93,8 +108,23 @@ def pipeline(
     show_log()
 
 
-for module in (demo, phantom, check, init, build, train, evaluate, predict, verify, publish):
-    app.command(module.__name__.rpartition(".")[2], epilog=module.EXAMPLES)(module.command)
+for module in (
+    demo,
+    phantom,
+    check,
+    init,
+    build,
+    preview,
+    train,
+    evaluate,
+    predict,
+    measure,
+    compare,
+    verify,
+    publish,
+    verify_run,
+):
+    app.command(module.__name__.rpartition(".")[2].replace("_", "-"), epilog=module.EXAMPLES)(module.command)
 
 
 def main(arguments: list[str] | None = None) -> None:
