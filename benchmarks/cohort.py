@@ -7,13 +7,13 @@ The first makes phantoms (or finds those of an earlier call in DIR), spoils some
 `pipeline predict`'s own function; then MONAI's SupervisedEvaluator predicts the good ones: the same weights, the same
 preparation, windows and overlap, MONAI's SlidingWindowInferer, Invertd of the logits, AsDiscreted and SaveImaged, once
 with its cases loaded in the evaluator's own process and once by a worker (``num_workers=1``). Each runs in a process of
-its own, start-up not counted. Prints a JSON line for each: seconds, peak memory, cases, ``ratio`` = seconds / ours, and
-the share of voxels whose label is ours; then how the cases ended, by status. Fails where a corrupt case was done, or a
-good one was not.
+its own, start-up not counted. Prints a JSON line for each: seconds, seconds of all cores together (``cpu_s``, with
+the start-up), peak memory, cases, ``ratio`` = seconds / ours, and the share of voxels whose label is ours; then how the
+cases ended, by status. Fails where a corrupt case was done, or a good one was not.
 
-The second starts `pipeline predict` and kills it (SIGKILL) at seeded random moments between its first case and its end,
-looks at every file that has a final name, and lets the same command finish. Prints a JSON line per kill, and fails
-where a file was partial or a case was lost.
+The second starts `pipeline predict` and kills it (SIGKILL) a random while after a random line of its journal, looks at
+every file that has a final name, and lets the same command finish. Prints a JSON line per kill, and fails where a file
+was partial or a case was lost.
 """
 
 from __future__ import annotations
@@ -200,24 +200,23 @@ def kill(folder: Path, cases: int, kills: int, seed: int) -> None:
     def start() -> subprocess.Popen:
         return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    def begun(process: subprocess.Popen) -> None:
-        while not (out / "predictions.0.jsonl").exists() and process.poll() is None:
-            time.sleep(0.005)
+    def lines() -> int:
+        journal = out / "predictions.0.jsonl"
+        return journal.read_bytes().count(b"\n") if journal.exists() else 0
 
     shutil.rmtree(out, ignore_errors=True)
-    process = start()
-    begun(process)
     began = time.perf_counter()
-    if process.wait():
+    if start().wait():
         raise SystemExit("the run without a kill has failed")
-    lasts_s = time.perf_counter() - began
+    a_case_s = (time.perf_counter() - began) / cases
     whole = {path.relative_to(out): path.read_bytes() for path in sorted(out.rglob("*.nii.gz"))}
     lost = partial = 0
     for number in range(kills):
         shutil.rmtree(out)
+        line, after_s = randoms.randrange(2 * cases), randoms.uniform(0, a_case_s / 5)
         process = start()
-        begun(process)
-        after_s = randoms.uniform(0, lasts_s)
+        while lines() < line and process.poll() is None:
+            time.sleep(0.001)
         time.sleep(after_s)
         process.kill()
         killed = process.wait() != 0
@@ -228,7 +227,13 @@ def kill(folder: Path, cases: int, kills: int, seed: int) -> None:
         after = {path.relative_to(out): path.read_bytes() for path in out.rglob("*.nii.gz")}
         missing = [str(name) for name, content in whole.items() if after.get(name) != content]
         kept = sum(case["kept"] for case in table["cases"])
-        row = {"kill": number, "killed": killed, "after_s": round(after_s, 2), "results_there": len(found)}
+        row = {
+            "kill": number,
+            "killed": killed,
+            "line": line,
+            "after_s": round(after_s, 2),
+            "results_there": len(found),
+        }
         row |= {"kept": kept, "redone": len(whole) - kept, "partial": wrong, "lost": missing, "status_again": again}
         print(json.dumps(row), flush=True)
         partial, lost = partial + len(wrong), lost + len(missing)
@@ -241,6 +246,8 @@ def main() -> None:
     if sys.argv[1:2] == ["--measure"]:
         kind, scans, out, workers = sys.argv[2:]
         row = ours(Path(scans), Path(out)) if kind == "ours" else monai_evaluator(Path(scans), Path(out), int(workers))
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        row["cpu_s"] = round(sum(one.ru_utime + one.ru_stime for one in used), 2)
         row["peak_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         row["seconds"] = round(row["seconds"], 2)
         print(json.dumps(row))

@@ -78,21 +78,20 @@ class Inference:
                 raise
             raise cause from None
 
-    def bundle_record(self) -> dict[str, Any]:
-        """The bundle, its config and its weights, by name and digest.
+    def weights(self) -> list[Path]:
+        """The files of the weights; a bundle from elsewhere may name none, and then has them in their usual place."""
+        files = self["checkpoint"] if "checkpoint" in self.config else self.folder / "models" / "model.pt"
+        return [Path(files)] if isinstance(files, str | Path) else [Path(file) for file in files]
 
-        Raises:
-            OSError: weights that can't be read.
-        """
+    def bundle_record(self) -> dict[str, Any]:
+        """The bundle, its config and its weights, by name and digest."""
         from pipeline.data.file_digests import file_sha256
 
-        files = self["checkpoint"] if "checkpoint" in self.config else []
-        files = [files] if isinstance(files, str) else files
         return {
             "name": self.folder.name,
             "version": self.parser.get("_meta_", {}).get("version"),
             "config_sha256": self._config_sha256,
-            "weights_sha256": [file_sha256(Path(file)) for file in files],
+            "weights_sha256": [file_sha256(file) for file in self.weights() if file.is_file()],
         }
 
     def made_with(self) -> str:

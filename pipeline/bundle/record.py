@@ -32,7 +32,7 @@ def begin_record(run_dir: Path, bundle: Path) -> None:
 def record_prediction(
     output: Path,
     bundle: Path,
-    weights: str | Sequence[str],
+    weights: Sequence[Path],
     result: CohortResult,
     overrides: Sequence[str],
     started: float,

@@ -24,6 +24,7 @@ from pipeline.bundle.record import begin_record, record_prediction
 from pipeline.bundle.refusals import refuse_foreign_to_weights, refuse_taken_back
 from pipeline.bundle.run_folder import new_folder, settle, write_bundle, write_config
 from pipeline.data import check_headers, find_cases
+from pipeline.data.provenance import environment
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -208,7 +209,6 @@ def predict(
     _refuse_early(config, input, "report", labelled=False)
     items = inference["dataset#data"]
     _refuse_to_overwrite(items, Path(output), ".png" if config.get("spatial_dims", 3) == 2 else ".nii.gz")
-    from pipeline.data.provenance import environment
     from pipeline.engines.cohort import predict_cohort
     from pipeline.engines.cohort_turns import turns
 
@@ -232,12 +232,11 @@ def predict(
             record=record,
             processes=processes,
         )
-        if processes.rank == 0 and not result.unwritten:  # a disk that took no table takes no record either
-            checkpoint = inference["checkpoint"] if "checkpoint" in config else []
-            record_prediction(Path(output), inference.folder, checkpoint, result, overrides, started)
-        return result
     finally:
         processes.leave()
+    if processes.rank == 0 and not result.unwritten:  # a disk that took no table takes no record either
+        record_prediction(Path(output), inference.folder, inference.weights(), result, overrides, started)
+    return result
 
 
 def _refuse_early(config: dict[str, Any], data: str | Path, on_refusal: str, labelled: bool = True) -> None:

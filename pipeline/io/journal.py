@@ -58,10 +58,11 @@ class Journal:
         """Close the file, which goes if there is no line in it."""
         with self._lock:
             if self._handle is not None:
-                if not os.fstat(self._handle).st_size:
-                    self.path.unlink(missing_ok=True)
+                size = os.fstat(self._handle).st_size
                 os.close(self._handle)
                 self._handle = None
+                if not size:
+                    self.path.unlink(missing_ok=True)
 
 
 def read_journal(path: str | PathLike[str]) -> list[dict[str, Any]]:
