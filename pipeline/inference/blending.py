@@ -33,7 +33,7 @@ class Blending:
         self._weighted = torch.empty(0)
 
     def blocks(self, windows: Iterable[torch.Tensor]) -> Iterator[tuple[Box, torch.Tensor]]:
-        """Final logits (K, *block) and their place within what the tiles cover, in order, once each.
+        """Final logits (K, *block) and their place in the image, in order, once each.
 
         Args:
             windows: logits (K, *tile) of all windows, in the placement's order; not changed.
@@ -43,10 +43,19 @@ class Blending:
         try:
             answers = iter(windows)
             for numbers in self.placement:
-                yield self._block(numbers, next(answers))  # held by no name here while the next ones are made
+                yield self._cropped(*self._block(numbers, next(answers)))  # by no name held while the next are made
         finally:
             for carry in set(self._carries.values()):
                 carry.close()
+
+    def _cropped(self, place: Box, block: torch.Tensor) -> tuple[Box, torch.Tensor]:
+        """What of a block lies in the image."""
+        own, there = [], []
+        for part, inside in zip(place, self.placement.inside, strict=True):
+            low, high = max(part.start, inside.start), min(part.stop, inside.stop)
+            own.append(slice(low - part.start, high - part.start))
+            there.append(slice(low - inside.start, high - inside.start))
+        return tuple(there), block[(slice(None), *own)]
 
     def _carried(self, axis: int, logits: torch.Tensor) -> Carry:
         """Where what waits along ``axis`` is kept: memory is first for what is needed again within a layer."""

@@ -104,6 +104,7 @@ def predicted(
                     logits[0] = 0
                     known[key] = logits
             if key is not None and key in known:
+                known[key] = known.pop(key)  # the last used are kept
                 waiting.append((key, -1))
             elif key is not None and key in running:
                 waiting.append((key, running[key]))

@@ -68,5 +68,5 @@ class OverlapTileInferer(SlidingWindowInferer):
             memory_mib=memory_mib,
         )
 
-    def _importance(self, placement: Placement, device: torch.device) -> None:
+    def _importance(self, placement: Placement, device: torch.device | str) -> None:
         return None

@@ -159,9 +159,9 @@ class SlidingWindowInferer(Inferer):
             if self.scales != (1.0,):
                 yield tuple(slice(0, n) for n in images.shape[2:]), self(images, network, *args, **kwargs)[0]
                 return
-            call = self._call(images, network, placement, args, kwargs)
-            windows = self._predicted(padded, placement, call)
-            yield from self._blocks(placement, windows, call.give_on, int(self.memory_mib * 2**20))
+            windows = self._windows(images, network, placement, padded, args, kwargs)
+            importance = self._importance(placement, self.device or images.device)
+            yield from Blending(placement, importance, int(self.memory_mib * 2**20)).blocks(windows)
 
         return Slabs(images.shape[2:], placement.order, blocks)
 
@@ -172,11 +172,11 @@ class SlidingWindowInferer(Inferer):
 
     def _whole(self, images: torch.Tensor, network: Network, args: Any, kwargs: Any) -> torch.Tensor:
         placement, padded = self._placed(images, network)
-        call = self._call(images, network, placement, args, kwargs)
-        windows = self._predicted(padded, placement, call)
+        windows = self._windows(images, network, placement, padded, args, kwargs)
+        importance = self._importance(placement, self.device or images.device)
         logits = torch.empty(0)
         for b in range(len(images)):
-            for place, block in self._blocks(placement, islice(windows, len(placement)), call.give_on, None):
+            for place, block in Blending(placement, importance).blocks(islice(windows, len(placement))):
                 if not logits.numel():
                     logits = block.new_empty((len(images), len(block), *images.shape[2:]))
                 logits[b][(slice(None), *place)] = block
@@ -206,50 +206,26 @@ class SlidingWindowInferer(Inferer):
         placement = Placement(tuple(window), tile, starts, inside)
         return placement, pad(images, widths, self.padding_mode, self.cval)
 
-    def _call(
-        self, images: torch.Tensor, network: Network, placement: Placement, args: Any, kwargs: Any
-    ) -> NetworkCall:
-        return NetworkCall(
+    def _windows(
+        self, images: torch.Tensor, network: Network, placement: Placement, padded: torch.Tensor, args: Any, kwargs: Any
+    ) -> Iterator[torch.Tensor]:
+        """Logits of every window of every image."""
+        call = NetworkCall(
             lambda example: self.prepared(network, example, args, kwargs),
             placement.tile,
             torch.device(self.sw_device or images.device),
             torch.device(self.device or images.device),
             self.precision,
         )
+        settings: dict[str, Any] = {"background": self.background, "progress": self.progress}
+        return predicted(padded, placement, call, batch_size=self.sw_batch_size, **settings)
 
-    def _predicted(self, padded: torch.Tensor, placement: Placement, call: NetworkCall) -> Iterator[torch.Tensor]:
-        return predicted(
-            padded,
-            placement,
-            call,
-            batch_size=self.sw_batch_size,
-            background=self.background,
-            progress=self.progress,
-        )
-
-    def _importance(self, placement: Placement, device: torch.device) -> torch.Tensor | None:
+    def _importance(self, placement: Placement, device: torch.device | str) -> torch.Tensor | None:
         """Weights of a tile's voxels; None for tiles that are laid side by side."""
         overlap = self._per_axis("overlap", self.overlap, len(placement.tile))
         if placement.window != placement.tile and not any(overlap):
             return None
         return compute_importance_map(placement.tile, mode=self.mode, sigma_scale=self.sigma_scale, device=device)
-
-    def _blocks(
-        self, placement: Placement, windows: Iterator[torch.Tensor], device: torch.device, memory_bytes: int | None
-    ) -> Iterator[tuple[Box, torch.Tensor]]:
-        """Final logits, block by block, and their place in the image."""
-        blending = Blending(placement, self._importance(placement, device), memory_bytes)
-        for place, block in blending.blocks(windows):
-            inside = [
-                slice(max(part.start, whole.start), min(part.stop, whole.stop))
-                for part, whole in zip(place, placement.inside, strict=True)
-            ]
-            own = tuple(slice(i.start - part.start, i.stop - part.start) for i, part in zip(inside, place, strict=True))
-            there = tuple(
-                slice(i.start - whole.start, i.stop - whole.start)
-                for i, whole in zip(inside, placement.inside, strict=True)
-            )
-            yield there, block[(slice(None), *own)]
 
     @staticmethod
     def _per_axis(name: str, value: Any, spatial_dims: int) -> tuple:
