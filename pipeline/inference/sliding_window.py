@@ -21,6 +21,7 @@ from pipeline.inference.network_call import PRECISIONS, NetworkCall, predicted
 from pipeline.inference.padding import PADDING_MODES, pad
 from pipeline.inference.placement import Box, Placement, tile_starts, window_starts
 from pipeline.inference.rescaling import rescaled
+from pipeline.inference.runtime import Runtime
 from pipeline.inference.slabs import Slabs
 
 Network = Callable[..., torch.Tensor]
@@ -59,6 +60,7 @@ class SlidingWindowInferer(Inferer):
         mirror_axes: spatial axes for test-time mirroring, see `pipeline.inference.mirrored`.
         precision: ``"bfloat16"`` or ``"float16"`` run the network under autocast; ``"float32"`` opens no autocast, and
             leaves one that the caller has opened. Blending is in float32 always.
+        runtime: how the network is run, a `pipeline.inference.Runtime` or a name that it takes; by default as it is.
         average: what is averaged over mirror images and scales, ``"logits"`` or ``"probabilities"``.
         scales: an image pyramid: the image is predicted at these sizes, shares of its own, and the answers are
         averaged. background: let windows without content pass for background (class 0) without running the network:
@@ -85,6 +87,7 @@ class SlidingWindowInferer(Inferer):
         *,
         mirror_axes: Sequence[int] = (),
         precision: str = "float32",
+        runtime: Runtime | str | None = None,
         average: str = "logits",
         scales: Sequence[float] = (1.0,),
         background: float | None = None,
@@ -113,6 +116,7 @@ class SlidingWindowInferer(Inferer):
         self.progress = progress
         self.mirror_axes = tuple(mirror_axes)
         self.precision = precision
+        self.runtime = Runtime(runtime) if isinstance(runtime, str) else runtime
         self.average = average
         self.scales = tuple(scales)
         self.background = background
@@ -159,7 +163,7 @@ class SlidingWindowInferer(Inferer):
             if self.scales != (1.0,):
                 yield tuple(slice(0, n) for n in images.shape[2:]), self(images, network, *args, **kwargs)[0]
                 return
-            call = self._call(images, network, placement, args, kwargs)
+            call = self._call(padded, network, placement, args, kwargs)
             windows = self._predicted(padded, placement, call)
             yield from self._blocks(placement, windows, call.give_on, int(self.memory_mib * 2**20))
 
@@ -172,7 +176,7 @@ class SlidingWindowInferer(Inferer):
 
     def _whole(self, images: torch.Tensor, network: Network, args: Any, kwargs: Any) -> torch.Tensor:
         placement, padded = self._placed(images, network)
-        call = self._call(images, network, placement, args, kwargs)
+        call = self._call(padded, network, placement, args, kwargs)
         windows = self._predicted(padded, placement, call)
         logits = torch.empty(0)
         for b in range(len(images)):
@@ -209,13 +213,24 @@ class SlidingWindowInferer(Inferer):
     def _call(
         self, images: torch.Tensor, network: Network, placement: Placement, args: Any, kwargs: Any
     ) -> NetworkCall:
+        def prepare(example: torch.Tensor) -> Network:
+            return self.prepared(self._fastest(network, images, placement, example), example, args, kwargs)
+
         return NetworkCall(
-            lambda example: self.prepared(network, example, args, kwargs),
+            prepare,
             placement.tile,
             torch.device(self.sw_device or images.device),
             torch.device(self.device or images.device),
             self.precision,
         )
+
+    def _fastest(self, network: Network, images: torch.Tensor, placement: Placement, example: torch.Tensor) -> Network:
+        """The network, run as `Runtime` has it, which looks at windows of its own: the example may lie in a corner."""
+        if self.runtime is None:
+            return network
+        corners = [placement.corner(numbers) for numbers in placement]
+        passes = 2 ** len(self.mirror_axes)
+        return self.runtime(network, images, placement.window, corners, len(example), passes, example.device)
 
     def _predicted(self, padded: torch.Tensor, placement: Placement, call: NetworkCall) -> Iterator[torch.Tensor]:
         return predicted(
