@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline import __version__
-from pipeline.cli import build, check, demo, evaluate, init, phantom, predict, publish, train, verify
+from pipeline.cli import build, check, demo, evaluate, init, phantom, predict, publish, quantize, train, verify
 from pipeline.cli.log import show_log
 from pipeline.cli.outcome import FAILED_INPUT, INTERRUPTED, pipeline_error_behind
 
@@ -93,7 +93,7 @@ def pipeline(
     show_log()
 
 
-for module in (demo, phantom, check, init, build, train, evaluate, predict, verify, publish):
+for module in (demo, phantom, check, init, build, train, evaluate, quantize, predict, verify, publish):
     app.command(module.__name__.rpartition(".")[2], epilog=module.EXAMPLES)(module.command)
 
 

@@ -14,13 +14,18 @@ _LATEST_S = 3.0  # a file changed within it may change again without its time st
 _MOST_LINES = 200_000
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes as they are stored, 40 hexadecimal digits."""
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes as they are stored, as ``sha256sum`` prints it."""
     with open(path, "rb") as file:
         state = hashlib.sha256()
         while block := file.read(1 << 20):
             state.update(block)
-    return state.hexdigest()[:40]
+    return state.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """The first 40 digits of `sha256`."""
+    return sha256(path)[:40]
 
 
 def file_state(path: Path) -> str:
