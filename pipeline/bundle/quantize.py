@@ -124,7 +124,7 @@ def _quantised(
 ) -> Quantized:
     """The int8 network and its record in ``staged``, without the Dice."""
     from pipeline.data import CaseDataset
-    from pipeline.data.file_digests import sha256
+    from pipeline.data.file_digests import file_sha256
     from pipeline.inference.calibration import quantise, windows_of
     from pipeline.inference.quantized import Quantized, model_digest, state_digest
 
@@ -149,7 +149,7 @@ def _quantised(
     quantise(network, windows, staged)
     record = Quantized(
         state_sha256=state_digest(network),
-        weights_sha256=sha256(Path(parser.get_parsed_content("checkpoint"))),
+        weights_sha256=file_sha256(Path(parser.get_parsed_content("checkpoint"))),
         model_sha256=model_digest(staged),
         window=list(windows[0].shape[2:]),
         calibration={"cases": len(images), "windows": len(windows)},

@@ -14,8 +14,8 @@ _LATEST_S = 3.0  # a file changed within it may change again without its time st
 _MOST_LINES = 200_000
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes as they are stored, as ``sha256sum`` prints it."""
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes as they are stored, as ``sha256sum`` gives it."""
     with open(path, "rb") as file:
         state = hashlib.sha256()
         while block := file.read(1 << 20):
@@ -24,8 +24,8 @@ def sha256(path: Path) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """The first 40 digits of `sha256`."""
-    return sha256(path)[:40]
+    """The first 40 hexadecimal digits of `file_sha256`."""
+    return file_sha256(path)[:40]
 
 
 def file_state(path: Path) -> str:

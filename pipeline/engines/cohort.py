@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import time
-import traceback
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from monai.data import MetaTensor
-from tqdm import tqdm
 
-from pipeline.data.case_error import case_error, failing_step, lacks_memory
-from pipeline.data.pseudonyms import hidden_error, without_paths
-from pipeline.engines.cohort_result import DONE, FAILED, REFUSED, CaseOutcome, CohortResult
-from pipeline.errors import DataError, PipelineError
-from pipeline.geometry import Grid
+from pipeline.data.pseudonyms import MARK
+from pipeline.engines.cohort_case import CasePredictor
+from pipeline.engines.cohort_history import History
+from pipeline.engines.cohort_result import CaseKey, CaseOutcome, CohortResult
+from pipeline.engines.cohort_stages import Stages
+from pipeline.engines.cohort_turns import Alone
+from pipeline.errors import DataError
+from pipeline.io.atomic import remove_unfinished
+from pipeline.io.sole_writer import sole_writer
 
 logger = logging.getLogger(__name__)
 
@@ -31,37 +31,112 @@ def predict_cohort(
     items: Sequence[Item],
     preprocessing: Callable[[Item], Item],
     network: torch.nn.Module,
-    inferer: Callable[..., torch.Tensor],
+    inferer: Callable[..., Any],
     postprocessing: Callable[[Item], Item],
     device: torch.device | str,
     output_dir: str | Path,
     *,
     class_names: Mapping[int, str] | Mapping[str, str],
     progress: bool = True,
+    made_with: str = "",
+    redo: bool = False,
+    record: Mapping[str, Any] | None = None,
+    processes: Alone | None = None,
 ) -> CohortResult:
-    """Predict one case after another; the next one is read and prepared while the network works.
+    """Predict one case after another: while the network works on one, the next ones are read and prepared, and the last
+    ones are restored and written.
+
+    A run that was killed goes on when it is started again, and so does one that has ended: of each case, the result
+    stays that still holds (`pipeline.engines.cohort_kept.still_holds`), and the others are made. Cases at which a run
+    was killed come last, in case it was one of them that killed it. What has been found out is on the disk before the
+    next case ends (`pipeline.engines.cohort_history.History`).
 
     Args:
         items: data-list items, each with a ``case_id`` of its own (unless ``relative`` folders tell them apart).
-        preprocessing: item -> item with ``image``, a MetaTensor (C, H, W, D), of a section (C, H, W). Runs in another
-            thread.
+        preprocessing: item -> item with ``image``, a MetaTensor (C, H, W, D), of a section (C, H, W). Runs in other
+            threads.
         network: put into eval mode on ``device``.
-        inferer: (image (1, C, H, W, D), network) -> logits (1, K, H, W, D).
+        inferer: (image (1, C, H, W, D), network) -> logits (1, K, H, W, D), see `CasePredictor`.
         postprocessing: item with ``image`` and the logits ``pred`` (K, H, W, D) -> item with ``pred``, labels
-            (1, H, W, D) on the case's own grid, and ``pred_path``, where it was written.
+            (1, H, W, D) on the case's own grid, and ``pred_path``, where it was written (``written``, if it was more
+            than one file). Runs in another thread, at least from its second step on.
         device: where the network runs.
         output_dir: for ``predictions.csv``, ``predictions.json``, and ``failures.log`` if there are failures.
         class_names: id -> name of every class of which the volume is reported; a section has none.
         progress: show a progress bar with the time left.
+        made_with: a digest of all that a result depends on beside its inputs. Without it no earlier result is kept.
+        redo: make all results again.
+        record: stands in ``predictions.json`` beside the cases; looked at when that is written, at the end.
+        processes: how the cases are shared with other processes; by default there are none. All of them get the whole
+            result, and the first writes the tables.
 
-    Tables that can't be written are an error in the log, and in the result.
+    Tables that can't be written are an error in the log, and in the result; then the journal stays.
 
     Raises:
-        DataError: no cases, or two with one id: before any work.
+        DataError: no cases, or two with one id, or an output folder that can't be written to, or that another run is
+            writing to: before any work.
         KeyboardInterrupt: as it comes, after the table of what is done has been written.
     """
     _require_distinct(items)
-    output_dir = Path(output_dir)
+    output_dir, processes = Path(output_dir), processes or Alone()
+    predictor = CasePredictor(network, inferer, postprocessing, device)
+    history = History(output_dir, processes.rank)
+    log = output_dir / ("failures.log" if processes.rank == 0 else f"failures.{processes.rank}.log")
+    first = processes.rank == 0
+    with contextlib.ExitStack() as held:
+        _make(output_dir)
+        if first:
+            held.enter_context(sole_writer(output_dir))
+            _tidy_up(output_dir, items)
+            history.read()
+            history.settle()
+        order = processes.agree(_order(items, history))
+        if not first:
+            history.read()
+        for key in map(_key, items) if redo else ():
+            history.outcomes.pop(key, None)
+        log.unlink(missing_ok=True)
+        stages = Stages(
+            [items[number] for number in order],
+            preprocessing,
+            predictor,
+            output_dir,
+            history,
+            processes,
+            names={int(label): name for label, name in class_names.items()},
+            made_with=made_with,
+            log=log,
+        )
+        outcomes: list[tuple[int, CaseOutcome]] = []
+        result = CohortResult(())
+        try:
+            stages.run(outcomes, progress and first)
+            outcomes = processes.gather(outcomes)
+        finally:
+            history.close()
+            ended = sorted(outcomes, key=lambda one: order[one[0]])
+            result = CohortResult(
+                tuple(outcome for _, outcome in ended),
+                complete=len(outcomes) == len(items),
+                record=record or {},
+                earlier=_not_looked_at(history, items, [outcome for _, outcome in ended]),
+            )
+            if first and (result.complete or processes.world_size == 1):
+                result = _written(result, output_dir, history)
+    return result
+
+
+def _written(result: CohortResult, output_dir: Path, history: History) -> CohortResult:
+    try:
+        result.write(output_dir)
+    except DataError as error:  # a full disk: the results are whole, and what is known of them is not lost
+        logger.error("%s", error)
+        return replace(result, unwritten=str(error))
+    history.forget_journals()
+    return result
+
+
+def _make(output_dir: Path) -> None:
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -70,107 +145,30 @@ def predict_cohort(
             file=output_dir,
             fix="choose another",
         ) from error
-    log = output_dir / "failures.log"
-    log.unlink(missing_ok=True)
-    network = network.to(device).eval()
-    names = {int(label): name for label, name in class_names.items()}
-
-    outcomes: list[CaseOutcome] = []
-    reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
-    try:
-        ahead = reader.submit(preprocessing, items[0])
-        with tqdm(total=len(items), desc="predict", unit="case", disable=not progress) as bar:
-            for i, item in enumerate(items):
-                began, case, current = time.perf_counter(), str(item["case_id"]), ahead
-                if i + 1 < len(items):
-                    ahead = reader.submit(preprocessing, items[i + 1])  # one thread: starts when this case is ready
-                prepared: Item = {}
-                try:
-                    prepared = current.result()
-                    found = _predicted(prepared, network, inferer, postprocessing, device, names)
-                except Exception as error:
-                    found = _explained(error, item, log)
-                if found["output"]:
-                    found["output"] = _below(Path(found["output"]), output_dir)
-                seconds = time.perf_counter() - began
-                outcomes.append(CaseOutcome(case, seconds=seconds, repairs=_repairs(prepared, item), **found))
-                bar.update()
-                bar.set_postfix(CohortResult(tuple(outcomes)).counts)
-    finally:
-        reader.shutdown(wait=False, cancel_futures=True)
-        result = CohortResult(tuple(outcomes), complete=len(outcomes) == len(items))
-        try:
-            result.write(output_dir)
-        except DataError as error:  # a full disk: the results are whole, and what is known of them is not lost
-            logger.error("%s", error)
-            result = replace(result, unwritten=str(error))
-    return result
 
 
-@torch.no_grad()
-def _predicted(
-    item: Item,
-    network: torch.nn.Module,
-    inferer: Callable[..., torch.Tensor],
-    postprocessing: Callable[[Item], Item],
-    device: torch.device | str,
-    names: Mapping[int, str],
-) -> dict[str, Any]:
-    """One prepared case through the network to its result; what the table says about it."""
-    image = item["image"]
-    logits = inferer(image.as_tensor()[None].to(device), network)[0]
-    result = postprocessing({**item, "pred": MetaTensor(logits).copy_meta_from(image)})
-    labels = result["pred"]
-    output = {"status": DONE, "volumes_ml": {}, "output": str(result.get("pred_path", ""))}
-    if labels.ndim < 4:
-        return output
-    voxels = torch.bincount(labels.as_tensor().flatten(), minlength=max(names, default=0) + 1).tolist()
-    voxel_ml = Grid(labels.shape[1:], labels.affine.cpu().numpy()).voxel_volume_ml
-    return output | {"volumes_ml": {name: voxels[label] * voxel_ml for label, name in names.items()}}
+def _tidy_up(output_dir: Path, items: Sequence[Item]) -> None:
+    """Remove what killed runs have left of files that were not finished, where these cases' results go."""
+    folders = {output_dir / str(item.get("relative", ".")) for item in items}
+    removed = sum(remove_unfinished(folder) for folder in {output_dir, *folders} if folder.is_dir())
+    if removed:
+        logger.info("%d unfinished files of a run that was killed are removed from %s", removed, output_dir)
 
 
-def _explained(error: Exception, item: Item, log: Path) -> dict[str, Any]:
-    """Refused or failed, and why; MONAI wraps what a transform raises, so the reason may lie deeper."""
-    step, _ = failing_step(error)
-    where = f" (in {step})" if step else ""
-    causes = list(_causes(error))
-    for cause in causes:
-        if isinstance(cause, PipelineError):
-            named = type(cause)(
-                cause.found + where,
-                expected=cause.expected,
-                fix=cause.fix,
-                case=cause.case or str(item["case_id"]),
-                file=cause.file,
-            )
-            return {"status": REFUSED, "reason": str(hidden_error(named, item)), "output": ""}
-    reason = without_paths(f"{type(causes[-1]).__name__}: {causes[-1]}{where}", item)
-    if any(map(lacks_memory, causes)):
-        reason = str(case_error(error, item))
-    trace = without_paths("".join(traceback.format_exception(error)), item)
-    try:
-        with log.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"case {item['case_id']}\n{trace}\n")
-    except OSError as full:
-        reason += f"; its trace is not in {log.name}: {full.strerror or full}"
-    return {"status": FAILED, "reason": reason, "output": ""}
+def _key(item: Item) -> CaseKey:
+    return str(item.get("relative", ".")), str(item["case_id"])
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
+def _order(items: Sequence[Item], history: History) -> list[int]:
+    """Cases at which a run was killed come last."""
+    return sorted(range(len(items)), key=lambda number: _key(items[number]) in history.unfinished)
 
 
-def _repairs(prepared: Item, item: Item) -> tuple[str, ...]:
-    repairs = getattr(prepared.get("image"), "meta", {}).get("repairs", "")
-    return tuple(without_paths(repairs, item).splitlines())
-
-
-def _below(path: Path, folder: Path) -> str:
-    """Relative to ``folder`` where it lies in it, so that a table can move with its files."""
-    path, folder = path.resolve(), folder.resolve()
-    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+def _not_looked_at(history: History, items: Sequence[Item], outcomes: Sequence[CaseOutcome]) -> tuple[CaseOutcome, ...]:
+    """What is known of other cases in the folder; under pseudonyms only of this cohort's: others may have real ids."""
+    seen, own = {outcome.key for outcome in outcomes}, {_key(item) for item in items}
+    hidden = any(item.get(MARK) for item in items)
+    return tuple(outcome for key, outcome in history.outcomes.items() if key not in seen and (key in own or not hidden))
 
 
 def _require_distinct(items: Sequence[Item]) -> None:

@@ -6,13 +6,17 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from pipeline.io.atomic import write_text
 
 DONE, REFUSED, FAILED = "done", "refused", "failed"
+
+CaseKey = tuple[str, str]
+"""Folder below the output folder, and id: together they are one case's alone."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +27,18 @@ class CaseOutcome:
         case: its id.
         status: ``done``; ``refused``, where the input can't be used and ``reason`` says what to do about it; ``failed``
             after any other error, whose trace stands in ``failures.log``.
-        seconds: wall clock that the case added to the run.
-        repairs: what the reader put right in its files, and said so.
+        reason: of a case that is not done; of one that is done, what one should know of its result.
+        seconds: that the case was worked on; other cases were worked on at the same time.
+        repairs: what the reader put right in its files, and said so; how a lack of memory was got over.
         volumes_ml: volume of each class in the result, by the class's name.
         output: file of the result.
+        relative: folder of the case below the output folder.
+        inputs: channel -> SHA-256 of its file.
+        files: each file that was written, ``output`` among them -> SHA-256.
+        grid: ``shape`` and ``affine`` of the result.
+        made_with: digest of what a result depends on beside its inputs: bundle, weights, version.
+        device: where the network ran.
+        kept: whether the result is one of an earlier run, which still holds.
     """
 
     case: str
@@ -36,6 +48,23 @@ class CaseOutcome:
     repairs: tuple[str, ...] = ()
     volumes_ml: Mapping[str, float] = field(default_factory=dict)
     output: str = ""
+    relative: str = "."
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    grid: Mapping[str, Any] = field(default_factory=dict)
+    made_with: str = ""
+    device: str = ""
+    kept: bool = False
+
+    @property
+    def key(self) -> CaseKey:
+        return self.relative, self.case
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> CaseOutcome:
+        """From a case's entry in ``predictions.json``, of whatever version: what is unknown is left out."""
+        known = {one.name: record[one.name] for one in fields(cls) if one.name in record}
+        return cls(**known | {"repairs": tuple(known.get("repairs", ()))})
 
 
 @dataclass(frozen=True)
@@ -46,11 +75,16 @@ class CohortResult:
         outcomes: one per case.
         complete: False after an interruption.
         unwritten: why the tables could not be written, if they could not.
+        record: what is to be known of the run as a whole; stands in ``predictions.json`` beside the cases.
+        earlier: outcomes in the same folder that this run has not looked at: kept for the next, in
+            ``predictions.json`` alone.
     """
 
     outcomes: tuple[CaseOutcome, ...]
     complete: bool = True
     unwritten: str = ""
+    record: Mapping[str, Any] = field(default_factory=dict)
+    earlier: tuple[CaseOutcome, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -81,6 +115,7 @@ class CohortResult:
             row = [o.case, o.status, o.reason, f"{o.seconds:.3f}", "; ".join(o.repairs), *volumes, o.output]
             table.writerow(row)
         write_text(Path(output_dir) / "predictions.csv", text.getvalue())
-        cases = [asdict(outcome) for outcome in self.outcomes]
-        record = {"complete": self.complete, "counts": self.counts, "cases": cases}
+        record = {"complete": self.complete, "counts": self.counts, **self.record}
+        record["cases"] = [asdict(outcome) for outcome in self.outcomes]
+        record |= {"earlier": [asdict(outcome) for outcome in self.earlier]} if self.earlier else {}
         write_text(Path(output_dir) / "predictions.json", json.dumps(record, indent=2))

@@ -22,7 +22,8 @@ class SaveImageOnGridd(MapTransform):
 
     ``case_id`` is the item's, or the image's in its meta data, or the name of the file that the image was read from;
     ``relative``, the folder below ``output_dir``, is the item's, if it has one. The path is noted in the item
-    under ``<key>_path``. (MONAI Deploy drops transforms with ``SaveImage`` in their names: it writes for itself.)
+    under ``<key>_path``, those of all files under ``written``. (MONAI Deploy drops transforms with ``SaveImage`` in
+    their names: it writes for itself.)
 
     Args:
         keys: entry with the label map (1, H, W, D), of a section (1, H, W), on the case's own grid.
@@ -68,6 +69,7 @@ class SaveImageOnGridd(MapTransform):
         grid = own_grid(item[self.image_key])
         stem = self.output_dir / result_name(item, item[self.image_key])
         volume = len(grid.shape) == 3
+        written = []
         for key in self.key_iterator(item):
             labels = item[key]
             _require_on_grid(labels, grid, stem.name)
@@ -75,12 +77,15 @@ class SaveImageOnGridd(MapTransform):
             path.parent.mkdir(parents=True, exist_ok=True)
             _write(path, self._stored(labels[0].cpu().numpy()), grid)
             item[f"{key}_path"] = str(path)
+            written.append(str(path))
         if self.probabilities_key is not None:
             probabilities = item[self.probabilities_key]
             _require_on_grid(probabilities, grid, stem.name)
             for label, name in self.classes.items():
                 path = stem.with_name(f"{stem.name}_probability_{name}{'.nii.gz' if volume else '.tif'}")
                 _write(path, probabilities[label].cpu().numpy(), grid)
+                written.append(str(path))
+        item["written"] = written
         return item
 
     def _stored(self, labels: np.ndarray) -> np.ndarray:

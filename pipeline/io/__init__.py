@@ -2,8 +2,8 @@
 
 `nifti.py` reads and writes volumes, `header.py` and `space.py` decide what their headers mean, `stream.py` opens their
 files and `values.py` converts their voxels; `section.py` reads and writes 2D images, and `image.py` takes either. All
-are written through `atomic.py`. Another file type becomes a file of its own here, with the same `Volume` and the same
-errors: file, found, expected, what to do.
+are written through `atomic.py`; `journal.py` and `sole_writer.py` are for who writes many. Another file type becomes a
+file of its own here, with the same `Volume` and the same errors: file, found, expected, what to do.
 """
 
 from pipeline.io.image import read_image, read_image_grid

@@ -15,6 +15,7 @@ from pipeline.errors import DataError
 from pipeline.io.stream import cannot
 
 _ESCAPED = "backslashreplace"
+_UNFINISHED = ".unfinished-"
 _SUFFIX = re.compile(r"(\.nii)?\.[a-z]+$")
 
 
@@ -39,7 +40,7 @@ def write_whole(
     file = Path(path)
     suffix = _SUFFIX.search(file.name.lower())
     # The temporary name holds nothing of the final one, which may have no room left for an addition.
-    temporary = file.with_name(f".unfinished-{uuid.uuid4().hex[:12]}{suffix[0] if suffix else ''}")
+    temporary = file.with_name(f"{_UNFINISHED}{uuid.uuid4().hex[:12]}{suffix[0] if suffix else ''}")
     try:
         _require_possible(file)  # before the work, not after it
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -70,6 +71,19 @@ def write_text(path: str | PathLike[str], text: str) -> None:
     """
     content = text.encode("utf-8", _ESCAPED)
     write_whole(path, lambda raw: raw.write(content))
+
+
+def remove_unfinished(folder: str | PathLike[str]) -> int:
+    """Delete what killed processes have left of files in ``folder``; the number of files.
+
+    Only for who knows that nobody else is writing there: see `pipeline.io.sole_writer`.
+    """
+    removed = 0
+    for path in Path(folder).glob(f"{_UNFINISHED}*"):
+        with contextlib.suppress(OSError):  # it takes room, and is in nobody's way
+            path.unlink()
+            removed += 1
+    return removed
 
 
 def printable(text: str) -> str:

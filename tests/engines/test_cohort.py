@@ -158,7 +158,9 @@ def test_an_interruption_keeps_what_is_done_and_is_passed_on(tmp_path, where):
 
     with pytest.raises(KeyboardInterrupt):
         run(items(1, 2, 3, 4), tmp_path, **{where: interrupted})
-    assert [row["case"] for row in table(tmp_path)] == ["sub-0", "sub-1"]
+    cases = [row["case"] for row in table(tmp_path)]
+    assert cases[:2] == ["sub-0", "sub-1"]
+    assert "sub-2" not in cases  # what had been through the network by then is in the table too
     assert record(tmp_path)["complete"] is False
 
 
@@ -250,7 +252,10 @@ print(result.counts["done"], result.exit_code, result.unwritten, result.outcomes
     assert "predictions.csv: found a file that can't be written (file too large)" in done.stdout
     assert "its trace is not in failures.log: File too large" in done.stdout
     assert "predictions.csv" in done.stderr
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"failures.log"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"failures.log", "predictions.0.jsonl"}
+    lines = (tmp_path / "out" / "predictions.0.jsonl").read_text().splitlines()
+    assert lines  # of the journal as many as there was room for
+    assert all(json.loads(line) for line in lines)
 
 
 HUGE = 1 << 50  # a pebibyte
