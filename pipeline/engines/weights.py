@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import torch
 
-from pipeline.errors import BundleError
+from pipeline.errors import BundleError, ConfigError
+from pipeline.inference import Ensemble
 
 
-def with_weights(network: torch.nn.Module, path: str, device: torch.device) -> torch.nn.Module:
+def with_weights(
+    network: torch.nn.Module, path: str | Sequence[str], device: torch.device, average: str = "logits"
+) -> torch.nn.Module:
     """``network`` with the state dict at ``path``, on ``device``, in eval mode.
+
+    Args:
+        path: of the weights; several make an `pipeline.inference.Ensemble`: folds of a cross-validation, checkpoints.
+        average: what an ensemble averages, ``"logits"`` or ``"probabilities"``.
 
     Raises:
         BundleError: no such file, not a state dict, or one of another network (its missing and foreign names are
         given).
+        ConfigError: no path at all.
     """
+    if not isinstance(path, str | Path):
+        if not path:
+            raise ConfigError("an empty list of weights", expected="one file or several")
+        members = [_loaded(deepcopy(network), each, device) for each in path]
+        return members[0] if len(members) == 1 else Ensemble(members, average).eval()
+    return _loaded(network, path, device)
+
+
+def _loaded(network: torch.nn.Module, path: str | Path, device: torch.device) -> torch.nn.Module:
     if not Path(path).is_file():
         raise BundleError(
             "no trained weights",

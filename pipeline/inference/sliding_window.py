@@ -35,8 +35,8 @@ class SlidingWindowInferer(Inferer):
     for an image of any size; windows are spread evenly, so the overlap is at least the one asked for, everywhere; a
     window that is constant is run once, however often it comes.
 
-    A network that loses a margin (``output_margin``) is run by overlapping tiles, see `OverlapTileInferer`, which may
-    overlap in what they label, too.
+    A network that loses a margin (``output_margin``) is run by the overlap-tile strategy, see `OverlapTileInferer`;
+    here tiles may overlap in what they label, too, which matters where the network does not name its ``total_stride``.
 
     Called, it returns the logits of the whole image. ``slabs`` gives the same logits piece by piece, for an image whose
     logits are more than the memory holds.
@@ -243,6 +243,10 @@ class SlidingWindowInferer(Inferer):
         )
 
     def _importance(self, placement: Placement, device: torch.device) -> torch.Tensor | None:
+        """Weights of a tile's voxels; None for tiles that are laid side by side."""
+        overlap = self._per_axis("overlap", self.overlap, len(placement.tile))
+        if placement.window != placement.tile and not any(overlap):
+            return None
         return compute_importance_map(placement.tile, mode=self.mode, sigma_scale=self.sigma_scale, device=device)
 
     def _blocks(

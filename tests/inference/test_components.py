@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from scipy import ndimage
 
-from pipeline.inference import Restored, remove_small_components
+from pipeline.inference import Restored, fill_holes, keep_largest_component, remove_small_components
 
 
 @pytest.fixture
@@ -47,3 +48,50 @@ def test_restored_measures_volume_on_the_cases_own_grid():
     restored = Restored(minimum_component_ml=0.1)({"image": image, "pred": logits})["pred"]
     assert restored.sum() == 4
     assert Restored()({"image": image, "pred": logits})["pred"].sum() == 6
+
+
+def test_the_largest_component_of_the_classes_named_stays(labels):
+    kept = keep_largest_component(labels, [1])
+    expected = labels.copy()
+    expected[6, 6] = 0
+    np.testing.assert_array_equal(kept, expected)
+    np.testing.assert_array_equal(keep_largest_component(labels, []), labels)
+    np.testing.assert_array_equal(keep_largest_component(labels, [7]), labels)
+
+
+def test_holes_are_those_of_scipy_and_other_classes_stay():
+    rng = np.random.default_rng(0)
+    for shape in ((12, 10, 8), (17, 13)):
+        labels = (rng.random(shape) < 0.75).astype(np.uint8)
+        labels[rng.random(shape) < 0.1] = 2
+        filled = fill_holes(labels, [1])
+        expected = labels.copy()
+        expected[ndimage.binary_fill_holes(labels == 1) & (labels == 0)] = 1
+        np.testing.assert_array_equal(filled, expected)
+        assert (filled != labels).any()
+
+
+def test_a_hole_that_is_open_to_the_border_is_none():
+    labels = np.ones((5, 5, 5), np.uint8)
+    labels[2, 2, 2:] = 0
+    np.testing.assert_array_equal(fill_holes(labels, [1]), labels)
+    labels[2, 2, 4] = 1
+    assert fill_holes(labels, [1]).all()
+
+
+def test_restored_fills_then_drops():
+    """The ring of class 1 counts with its hole: 9 pixels against 8 of the block."""
+    scores = torch.zeros(2, 12, 12, 1)
+    scores[0] = 0.5
+    scores[1, 1:4, 1:4] = 1
+    scores[1, 2, 2] = 0
+    scores[1, 7:9, 7:11] = 1
+    image = MetaTensor(torch.zeros(1, 12, 12, 1))
+    image.meta["original_affine"], image.meta["spatial_shape"] = np.eye(4), [12, 12, 1]
+    # scipy sees a volume of one slice as open above and below, so the hole is one of the section
+    flat = {"image": MetaTensor(image[..., 0], meta=image.meta | {"spatial_shape": [12, 12]}), "pred": scores[..., 0]}
+    cleaned = Restored(fill_holes=[1], largest_component=[1])(flat)["pred"][0]
+    expected = torch.zeros(12, 12, dtype=torch.uint8)
+    expected[1:4, 1:4] = 1
+    assert torch.equal(cleaned.as_tensor(), expected)
+    assert Restored()(flat)["pred"].sum() == 16

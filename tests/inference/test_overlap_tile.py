@@ -10,6 +10,7 @@ from torch import nn
 
 from pipeline.errors import ConfigError, GeometryError
 from pipeline.inference import (
+    OverlapTileInferer,
     Restored,
     SaveImageOnGridd,
     SlidingWindowInferer,
@@ -193,3 +194,72 @@ def test_the_number_in_a_stack_is_part_of_the_name(tmp_path):
     item["image"].meta["filename_or_obj"] = "x/stack.tif#2"
     saved = SaveImageOnGridd(output_dir=tmp_path / "out")(item)
     assert saved["pred_path"] == str(tmp_path / "out" / "stack_002.png")
+
+
+@pytest.mark.parametrize(
+    ("size", "window"),
+    [
+        ((40, 30), 16),
+        ((33, 47), (20, 12)),
+        ((8, 9), 32),
+        ((26, 22), None),
+        ((18, 13, 11), 16),
+        ((5, 30, 2), (14, 18, 12)),
+    ],
+)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_overlap_tile_inferer_gives_what_one_pass_gives(size, window, batch):
+    network, images = Unpadded(len(size)).eval(), torch.randn(2, 1, *size)
+    logits = OverlapTileInferer(window, sw_batch_size=batch)(images, network)
+    torch.testing.assert_close(logits, whole(network, images), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("spatial_dims", "size", "windows"), [(2, (50, 70), (28, 44)), (3, (20, 9, 33), (20, 28))])
+def test_the_published_unets_are_seamless_for_any_valid_tile(spatial_dims, size, windows):
+    torch.manual_seed(0)
+    network = UNetAsPublished(spatial_dims, 1, 2, features=2, depth=1).eval()
+    image = torch.randn(1, 1, *size)
+    expected = OverlapTileInferer(None)(image, network)
+    for window in windows:
+        logits = OverlapTileInferer(window)(image, network)
+        torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_tiles_step_by_the_total_stride_and_nothing_is_predicted_twice():
+    """Published: 388 of 572, stride 16: tiles begin at multiples of 384. Here: 8 of 16 and 6 of 14, stride 4."""
+
+    class Strided(torch.nn.Module):
+        output_margin, total_stride = (4, 4), (4, 4)
+
+        def __init__(self):
+            super().__init__()
+            self.seen = []
+
+        def forward(self, windows):
+            self.seen.append(float(windows[0, 0, 4, 4]))
+            return windows[:, :, 4:-4, 4:-4] + 1
+
+    image = torch.arange(16.0 * 16).reshape(1, 1, 16, 16)
+    for window, starts in ((16, [0, 8]), (14, [0, 4, 8, 12])):
+        network = Strided()
+        logits = OverlapTileInferer(window)(image, network)
+        assert torch.equal(logits, image + 1)
+        assert sorted(network.seen) == [16.0 * i + j for i in starts for j in starts]
+        sliding = Strided()
+        assert torch.equal(SlidingWindowInferer(window, overlap=0.0)(image, sliding), logits)
+        assert sliding.seen == network.seen
+
+
+def test_of_two_tiles_that_reach_a_voxel_one_is_taken_as_it_is():
+    """No blending: the second tile's answer begins where it begins."""
+
+    class Numbered(torch.nn.Module):
+        output_margin, total_stride = (2, 2), (4, 4)
+        calls = 0
+
+        def forward(self, windows):
+            self.calls += 1
+            return torch.full((1, 1, *(n - 4 for n in windows.shape[2:])), float(self.calls))
+
+    logits = OverlapTileInferer((10, 10))(torch.randn(1, 1, 6, 10), Numbered())
+    assert logits[0, 0, 0].tolist() == [1.0] * 4 + [2.0] * 6

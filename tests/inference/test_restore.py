@@ -262,3 +262,31 @@ def test_the_scores_are_left_as_they_were():
     assert labels.eq(0).all()
     restore_to_grid(scores, np.eye(4), Grid((3, 3, 1), np.eye(4)))
     assert torch.equal(scores, before)
+
+
+def test_regions_may_overlap_and_later_ones_lie_over_earlier_ones():
+    logits = torch.full((3, 6, 1, 1), -4.0)
+    logits[0, :5] = 4  # whole tumour
+    logits[1, 1:4] = 4  # core
+    logits[2, 2:3] = 4  # enhancing
+    logits[1, 5] = 0  # a half
+    labels, probabilities = restore_to_grid(
+        logits, np.eye(4), Grid((6, 1, 1), np.eye(4)), regions=[2, 1, 4], keep_probabilities=True
+    )
+    assert labels.flatten().tolist() == [2, 1, 4, 1, 2, 1]
+    torch.testing.assert_close(probabilities, logits.sigmoid())
+    labels, _ = restore_to_grid(
+        logits.sigmoid(), np.eye(4), Grid((6, 1, 1), np.eye(4)), regions=[2, 1, 4], softmax=False
+    )
+    assert labels.flatten().tolist() == [2, 1, 4, 1, 2, 1]
+
+
+def test_a_regions_probability_is_interpolated_not_its_mask():
+    """Probabilities 0.9 and 0.3 at 0 and 2 mm: a half is passed between 1 mm (0.6) and 1.5 mm (0.45)."""
+    probabilities = torch.tensor([0.9, 0.3]).reshape(1, 2, 1, 1)
+    grid = Grid((5, 1, 1), np.diag([0.5, 1, 1, 1]))
+    labels, _ = restore_to_grid(probabilities, np.diag([2.0, 1, 1, 1]), grid, softmax=False, regions=[300])
+    assert labels.flatten().tolist() == [300, 300, 300, 0, 0]
+    assert labels.dtype == torch.int16
+    with pytest.raises(ConfigError, match="scores of 1 regions; expected 2"):
+        restore_to_grid(probabilities, np.eye(4), grid, regions=[1, 2])

@@ -1,0 +1,44 @@
+"""One file of weights, or several that answer as one."""
+
+import pytest
+import torch
+
+from pipeline.engines import with_weights
+from pipeline.errors import BundleError, ConfigError
+from pipeline.inference import mean_logits
+
+
+@pytest.fixture
+def files(tmp_path):
+    paths = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        paths.append(str(tmp_path / f"fold{seed}.pt"))
+        torch.save(torch.nn.Conv3d(1, 2, 3, padding=1).state_dict(), paths[-1])
+    return paths
+
+
+def network():
+    return torch.nn.Conv3d(1, 2, 3, padding=1)
+
+
+@pytest.mark.parametrize("average", ["logits", "probabilities"])
+def test_several_files_are_the_mean_of_their_networks(files, average):
+    cpu, image = torch.device("cpu"), torch.randn(1, 1, 4, 5, 6)
+    ensemble = with_weights(network(), files, cpu, average)
+    singles = [with_weights(network(), file, cpu) for file in files]
+    assert not ensemble.training
+    with torch.no_grad():
+        torch.testing.assert_close(ensemble(image), mean_logits([single(image) for single in singles], average))
+
+
+def test_a_list_of_one_is_that_network(files):
+    found = with_weights(network(), files[:1], torch.device("cpu"))
+    assert type(found) is torch.nn.Conv3d
+
+
+def test_none_and_missing_ones_are_refused(files, tmp_path):
+    with pytest.raises(ConfigError, match="empty list of weights"):
+        with_weights(network(), [], torch.device("cpu"))
+    with pytest.raises(BundleError, match=r"other\.pt"):
+        with_weights(network(), [files[0], str(tmp_path / "other.pt")], torch.device("cpu"))
