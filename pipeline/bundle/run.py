@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from pipeline.bundle.build import resolve
 from pipeline.bundle.data_rules import data_rules
 from pipeline.bundle.find import find_bundle
+from pipeline.bundle.inference import Inference, parsed, run_section
 from pipeline.bundle.overrides import parse_override
-from pipeline.bundle.publish import CHOSEN_AT_INFERENCE, WEIGHTS_DEPEND_ON
+from pipeline.bundle.refusals import refuse_foreign_to_weights, refuse_taken_back
 from pipeline.bundle.run_folder import new_folder, settle, write_bundle
 from pipeline.data import check_headers, find_cases
 from pipeline.errors import ConfigError
@@ -72,8 +73,9 @@ def train(
         overrides: ``KEY=VALUE`` strings.
     """
     started = time.time()
-    _refuse(overrides, {"budget_s": "--budget TIME", "started_at": "--budget TIME", "output_dir": "--out RUN"})
-    _refuse(overrides, {"train#trainer#max_epochs": "max_epochs=N", "dataset_dir": "--data DATASET"})
+    instead = {"budget_s": "--budget TIME", "started_at": "--budget TIME", "output_dir": "--out RUN"}
+    refuse_taken_back(overrides, instead)
+    refuse_taken_back(overrides, {"train#trainer#max_epochs": "max_epochs=N", "dataset_dir": "--data DATASET"})
     by_epochs = any(text.partition("=")[0] == "max_epochs" for text in overrides)
     for text in overrides:
         value = text.partition("=")[2].strip()
@@ -84,7 +86,7 @@ def train(
             f"--resume {resume}, which has no checkpoints/last.pt", expected="a run that trained for at least one epoch"
         )
     if resume is not None:
-        _refuse_foreign_to_weights(overrides)
+        refuse_foreign_to_weights(overrides)
     if resume is not None and out is not None:
         raise ConfigError("both --resume and --out", expected="--resume alone: the run goes on in its own folder")
     if by_epochs and budget_s is not None:
@@ -112,12 +114,12 @@ def train(
     lasting = dict(config)
     settle(config, run_dir, data)
     config["started_at"] = started
-    parser = _parse(config, folder / "configs" / "metadata.json")
-    _run(parser, "initialize")
+    parser = parsed(config, folder / "configs" / "metadata.json")
+    run_section(parser, "initialize")
     trainer = parser.get_parsed_content("train#trainer")
     write_bundle(folder, run_dir, lasting, overrides)  # now that all of it has been accepted
     try:
-        _run(parser, "run")
+        run_section(parser, "run")
     except KeyboardInterrupt:
         again = shlex.join(["pipeline", "train", str(bundle), "--data", str(data), "--resume", str(run_dir)])
         raise KeyboardInterrupt(f"all is kept in {run_dir}; to go on: {again}") from None
@@ -149,8 +151,9 @@ def evaluate(
     measured and a warning says so. ``part=all`` measures all of them on purpose.
     """
     started = time.time()
-    _refuse(overrides, {"output_dir": "--out DIR", "dataset_dir": "--data DATASET", "checkpoint": "--weights FILE"})
-    _refuse_foreign_to_weights(overrides)
+    instead = {"output_dir": "--out DIR", "dataset_dir": "--data DATASET", "checkpoint": "--weights FILE"}
+    refuse_taken_back(overrides, instead)
+    refuse_foreign_to_weights(overrides)
     folder = find_bundle(bundle)
     config = resolve(folder, "evaluate", overrides=overrides)
     _refuse_early(config, data, config["on_refusal"])
@@ -160,9 +163,9 @@ def evaluate(
     if weights is not None:
         config["checkpoint"] = str(Path(weights).resolve())
     _choose_part(config, Path(weights) if weights is not None else folder / "models" / "model.pt", overrides)
-    parser = _parse(config, folder / "configs" / "metadata.json")
-    _run(parser, "initialize")
-    _run(parser, "run")
+    parser = parsed(config, folder / "configs" / "metadata.json")
+    run_section(parser, "initialize")
+    run_section(parser, "run")
     refused = parser.get_parsed_content("validate#dataset").refused
     metrics = dict(parser.get_parsed_content("validate#evaluator").state.metrics)
     return RunSummary(out, metrics, _table(parser), time.time() - started, [str(case) for case in refused])
@@ -175,39 +178,54 @@ def predict(
     *,
     weights: str | Path | None = None,
     probabilities: bool = False,
+    resume: bool = True,
     overrides: Sequence[str] = (),
 ) -> CohortResult:
-    """Segment every case at ``input`` (a dataset, a folder of cases, one case, one file) into ``output``.
+    """Segment every case at ``input`` (a dataset, a list of cases, a folder of cases, one case, one file) into
+    ``output``. Processes that ``torchrun`` has started share the cases; each gets the whole result.
+
+    Args:
+        resume: keep the results in ``output`` that still hold, and make the others; False makes all of them again.
 
     Raises:
         ConfigError: a result that would take the place of an image or a label.
     """
-    _refuse(overrides, {"output_dir": "the OUTPUT folder", "dataset_dir": "the INPUT", "checkpoint": "--weights FILE"})
-    _refuse_foreign_to_weights(overrides)
-    folder = find_bundle(bundle)
-    config = resolve(folder, "inference", overrides=overrides)
-    config |= {"bundle_root": str(folder.resolve()), "output_dir": str(Path(output)), "dataset_dir": str(input)}
-    if weights is not None:
-        config["checkpoint"] = str(Path(weights).resolve())
+    instead = {"output_dir": "the OUTPUT folder", "dataset_dir": "the INPUT", "checkpoint": "--weights FILE"}
+    refuse_taken_back(overrides, instead)
+    values = {"output_dir": str(Path(output)), "dataset_dir": str(input)}
     if probabilities:
-        config["probabilities_key"] = "probabilities"
+        values["probabilities_key"] = "probabilities"
+    inference = Inference(bundle, weights=weights, overrides=overrides, values=values)
+    config = inference.config
     _refuse_early(config, input, "report", labelled=False)
-    parser = _parse(config, folder / "configs" / "metadata.json")
-    items = parser.get_parsed_content("dataset#data")
+    items = inference["dataset#data"]
     _refuse_to_overwrite(items, Path(output), ".png" if config.get("spatial_dims", 3) == 2 else ".nii.gz")
     from pipeline.engines.cohort import predict_cohort
+    from pipeline.engines.cohort_turns import turns
+    from pipeline.handlers.record_run import environment
 
-    _run(parser, "initialize")
-    return predict_cohort(
-        items,
-        preprocessing=parser.get_parsed_content("preprocessing"),
-        network=parser.get_parsed_content("network"),
-        inferer=parser.get_parsed_content("inferer"),
-        postprocessing=parser.get_parsed_content("postprocessing"),
-        device=parser.get_parsed_content("device"),
-        output_dir=Path(output),
-        class_names=config["classes"],
-    )
+    run_section(inference.parser, "initialize")
+    network, device = inference["network"], inference["device"]
+    processes = turns()
+    record = {"bundle": inference.bundle_record(), "device": str(device), "processes": processes.world_size}
+    record |= environment()  # looked at at the end: what is chosen while the cohort runs may still be added
+    try:
+        return predict_cohort(
+            items,
+            preprocessing=inference["preprocessing"],
+            network=network,
+            inferer=inference["inferer"],
+            postprocessing=inference["postprocessing"],
+            device=device,
+            output_dir=Path(output),
+            class_names=config["classes"],
+            made_with=inference.made_with(),
+            redo=not resume,
+            record=record,
+            processes=processes,
+        )
+    finally:
+        processes.leave()
 
 
 def _refuse_early(config: dict[str, Any], data: str | Path, on_refusal: str, labelled: bool = True) -> None:
@@ -226,24 +244,6 @@ def _refuse_early(config: dict[str, Any], data: str | Path, on_refusal: str, lab
     check_headers(
         [asked.loaded(case) for case in cases], asked.channels, asked.stack, on_refusal, bool(config.get("pseudonyms"))
     )
-
-
-def _refuse(overrides: Sequence[str], instead: dict[str, str]) -> None:
-    """Overrides that the command would take back again: there is another word for each."""
-    for text in overrides:
-        key = text.partition("=")[0].replace("::", "#")
-        if key in instead:
-            raise ConfigError(f"{text} on the command line", fix=f"use {instead[key]}")
-
-
-def _refuse_foreign_to_weights(overrides: Sequence[str]) -> None:
-    fixed = {*WEIGHTS_DEPEND_ON, "in_channels", "out_channels", "network"} - {"patch_size"}  # a window may be smaller
-    for text in overrides:
-        key = text.partition("=")[0].replace("::", "#")
-        if key.split("#")[0] in fixed and not key.startswith(f"network_def#{CHOSEN_AT_INFERENCE}"):
-            raise ConfigError(
-                f"{text} for weights that were trained otherwise", fix="train with that value, or leave it as it is"
-            )
 
 
 def _refuse_another_bundle(named: str | Path, run_dir: Path, config: dict[str, Any]) -> None:
@@ -296,22 +296,6 @@ def _device_type(config: dict[str, Any]) -> str:
     from pipeline.engines import device
 
     return device(config["device"]["name"]).type
-
-
-def _parse(config: dict[str, Any], metadata: Path) -> Any:
-    from monai.bundle import ConfigParser
-
-    parser = ConfigParser(config)
-    if metadata.is_file():
-        parser.read_meta(str(metadata))
-    parser.parse()
-    return parser
-
-
-def _run(parser: Any, section: str) -> None:
-    """Run the expressions of a section one after the other, as ``python -m monai.bundle run`` does."""
-    for index in range(len(parser.get(section, []))):
-        parser.get_parsed_content(f"{section}#{index}")
 
 
 def _table(parser: Any) -> str:

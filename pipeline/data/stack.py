@@ -109,7 +109,7 @@ def present_files(paths: Mapping[str, str | PathLike[str] | None], rules: StackR
 
 
 def void_remark(
-    name: str, path: str | PathLike[str], array: np.ndarray, rules: StackRules, reference: str | None = None
+    name: str, path: str | PathLike[str] | None, array: np.ndarray, rules: StackRules, reference: str | None = None
 ) -> str | None:
     """What is said of a channel that is 0 everywhere, where a channel may be absent; None of one that shows something.
 

@@ -80,7 +80,7 @@ def predict_cohort(
     _require_distinct(items)
     output_dir, processes = Path(output_dir), processes or Alone()
     predictor = CasePredictor(network, inferer, postprocessing, device)
-    history = History(output_dir, processes.rank)
+    history = History(output_dir, processes.rank, pseudonymous=any(item.get(MARK) for item in items))
     log = output_dir / ("failures.log" if processes.rank == 0 else f"failures.{processes.rank}.log")
     first = processes.rank == 0
     with contextlib.ExitStack() as held:
@@ -111,7 +111,6 @@ def predict_cohort(
         result = CohortResult(())
         try:
             stages.run(outcomes, progress and first)
-            outcomes = processes.gather(outcomes)
         finally:
             history.close()
             ended = sorted(outcomes, key=lambda one: order[one[0]])
@@ -119,7 +118,7 @@ def predict_cohort(
                 tuple(outcome for _, outcome in ended),
                 complete=len(outcomes) == len(items),
                 record=record or {},
-                earlier=_not_looked_at(history, items, [outcome for _, outcome in ended]),
+                earlier=_not_looked_at(history, [outcome for _, outcome in ended]),
             )
             if first and (result.complete or processes.world_size == 1):
                 result = _written(result, output_dir, history)
@@ -164,11 +163,9 @@ def _order(items: Sequence[Item], history: History) -> list[int]:
     return sorted(range(len(items)), key=lambda number: _key(items[number]) in history.unfinished)
 
 
-def _not_looked_at(history: History, items: Sequence[Item], outcomes: Sequence[CaseOutcome]) -> tuple[CaseOutcome, ...]:
-    """What is known of other cases in the folder; under pseudonyms only of this cohort's: others may have real ids."""
-    seen, own = {outcome.key for outcome in outcomes}, {_key(item) for item in items}
-    hidden = any(item.get(MARK) for item in items)
-    return tuple(outcome for key, outcome in history.outcomes.items() if key not in seen and (key in own or not hidden))
+def _not_looked_at(history: History, outcomes: Sequence[CaseOutcome]) -> tuple[CaseOutcome, ...]:
+    seen = {outcome.key for outcome in outcomes}
+    return tuple(outcome for key, outcome in history.outcomes.items() if key not in seen)
 
 
 def _require_distinct(items: Sequence[Item]) -> None:

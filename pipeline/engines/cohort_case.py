@@ -83,6 +83,21 @@ class CasePredictor:
         """The rest of the postprocessing: another thread may do it while the network has the next case."""
         return self.postprocessing(item, start=steps_done) if steps_done else self.postprocessing(item)  # type: ignore[call-arg]
 
+    def predict(self, prepared: Item, again: Callable[[], Item]) -> Item:
+        """A prepared item to its result; where memory is lacking, with less.
+
+        Args:
+            again: prepares the item once more.
+        """
+        try:
+            return self.finish(*self.through_network(prepared))
+        except Exception as error:
+            if not any(map(lacks_memory, causes(error))):
+                raise
+            lacking = error
+        del prepared
+        return self.with_less_memory(again, lacking)[1]
+
     def with_less_memory(self, prepare: Callable[[], Item], error: Exception) -> tuple[Item, Item]:
         """A case that has found too little memory, once more from its start and with nothing beside it: by the same
         means, then by ever more modest ones. Its prepared item and its result.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,14 +27,15 @@ class History:
     Args:
         output_dir: is there.
         process: of several that work on one cohort, each has a journal of its own.
+        pseudonymous: whether this run knows cases by pseudonyms. Then it takes along nothing of one that did not.
 
     Attributes:
         outcomes: the last one of each case.
         unfinished: cases that a run was at when it was killed.
     """
 
-    def __init__(self, output_dir: Path, process: int = 0) -> None:
-        self.output_dir = output_dir
+    def __init__(self, output_dir: Path, process: int = 0, pseudonymous: bool = False) -> None:
+        self.output_dir, self.pseudonymous = output_dir, pseudonymous
         self.outcomes: dict[CaseKey, CaseOutcome] = {}
         self.unfinished: set[CaseKey] = set()
         self._journal = Journal(output_dir / _name(process))
@@ -46,18 +46,18 @@ class History:
         Raises:
             DataError: a file that can't be read, or ``predictions.json`` that is none of this package's.
         """
-        for record in _of_table(self.output_dir / "predictions.json"):
-            outcome = CaseOutcome.read(record)
-            self.outcomes[outcome.key] = outcome
-        for path in sorted(self.output_dir.glob("predictions*.jsonl")):  # that of process 0 first
-            for line in read_journal(path):
-                outcome = CaseOutcome.read(line)
-                if outcome.status == _BEGUN:
-                    self.unfinished.add(outcome.key)
-                    self.outcomes.pop(outcome.key, None)
-                else:
-                    self.unfinished.discard(outcome.key)
-                    self.outcomes[outcome.key] = outcome
+        lines = _of_table(self.output_dir / "predictions.json")
+        for path in sorted(self.output_dir.glob("predictions.*.jsonl")):  # that of process 0 first
+            lines += read_journal(path)
+        for outcome in map(CaseOutcome.read, lines):
+            if self.pseudonymous and not outcome.pseudonymous:
+                continue
+            if outcome.status == _BEGUN:
+                self.unfinished.add(outcome.key)
+                self.outcomes.pop(outcome.key, None)
+            else:
+                self.unfinished.discard(outcome.key)
+                self.outcomes[outcome.key] = outcome
 
     def settle(self) -> None:
         """Put all that was read into one journal, in the place of several: the lines of this run come behind it.
@@ -65,11 +65,11 @@ class History:
         Raises:
             DataError: it can't be written.
         """
-        journals = sorted(self.output_dir.glob("predictions*.jsonl"))
+        journals = sorted(self.output_dir.glob("predictions.*.jsonl"))
         if not journals:
             return
         lines = [asdict(outcome) for outcome in self.outcomes.values()]
-        lines += [_begun(key) for key in self.unfinished]
+        lines += [self._begun(key) for key in self.unfinished]
         write_text(self.output_dir / _name(0), "".join(f"{json.dumps(line)}\n" for line in lines))
         for path in journals:
             if path.name != _name(0):
@@ -78,7 +78,10 @@ class History:
     def begin(self, key: CaseKey) -> None:
         """A case is begun: what was known of it no longer holds."""
         self.outcomes.pop(key, None)
-        self._journal.append(_begun(key))
+        self._journal.append(self._begun(key))
+
+    def _begun(self, key: CaseKey) -> dict[str, Any]:
+        return {"status": _BEGUN, "relative": key[0], "case": key[1], "pseudonymous": self.pseudonymous}
 
     def end(self, outcome: CaseOutcome) -> None:
         """A case has ended. It is known for good when this returns."""
@@ -90,7 +93,7 @@ class History:
 
     def forget_journals(self) -> None:
         """Now that the tables hold all of it."""
-        for path in self.output_dir.glob("predictions*.jsonl"):
+        for path in self.output_dir.glob("predictions.*.jsonl"):
             with contextlib.suppress(OSError):  # read again the next time, and nothing in it is wrong
                 path.unlink()
 
@@ -99,11 +102,7 @@ def _name(process: int) -> str:
     return f"predictions.{process}.jsonl"
 
 
-def _begun(key: CaseKey) -> dict[str, Any]:
-    return {"status": _BEGUN, "relative": key[0], "case": key[1]}
-
-
-def _of_table(path: Path) -> list[Mapping[str, Any]]:
+def _of_table(path: Path) -> list[dict[str, Any]]:
     try:
         table = json.loads(path.read_bytes())
         return [*table.get("earlier", ()), *table["cases"]]

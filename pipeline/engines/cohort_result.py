@@ -39,6 +39,7 @@ class CaseOutcome:
         made_with: digest of what a result depends on beside its inputs: bundle, weights, version.
         device: where the network ran.
         kept: whether the result is one of an earlier run, which still holds.
+        pseudonymous: whether ``case`` is a pseudonym.
     """
 
     case: str
@@ -55,6 +56,7 @@ class CaseOutcome:
     made_with: str = ""
     device: str = ""
     kept: bool = False
+    pseudonymous: bool = False
 
     @property
     def key(self) -> CaseKey:

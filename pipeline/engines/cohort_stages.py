@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from pipeline.data.case_error import lacks_memory
 from pipeline.data.file_digests import file_sha256
-from pipeline.data.pseudonyms import without_paths
+from pipeline.data.pseudonyms import MARK, without_paths
 from pipeline.engines.cohort_case import CasePredictor, causes
 from pipeline.engines.cohort_history import History
 from pipeline.engines.cohort_inputs import InputDigests
@@ -105,7 +105,8 @@ class Stages:
         """Take every case that falls to this process to its end.
 
         Args:
-            outcomes: receives (place, outcome) as cases end; after an interruption it holds those that have ended.
+            outcomes: receives (place, outcome) as cases end, and at the end those of the other processes; after an
+                interruption it holds those that have ended.
         """
         self._outcomes = outcomes
         self._writing: deque[tuple[Work, Future[CaseOutcome]]] = deque()
@@ -117,6 +118,8 @@ class Stages:
                     self._take_on(work, writer)
                 while self._writing:
                     self._collect()
+                outcomes[:] = self.processes.gather(outcomes)
+                self._bar.update(len(outcomes) - self._bar.n)
             except BaseException:  # Ctrl-C: what has been through the network is still written, nothing else is begun
                 self._collect_what_is_whole()
                 raise
@@ -211,7 +214,9 @@ class Stages:
         if file := next((name for name in left if (self.output_dir / name).exists()), None):
             reason += f"; the result of an earlier run still lies in {file}"
             about |= {"files": left, "grid": work.earlier.grid if work.earlier else {}}  # somebody may have changed it
-        outcome = CaseOutcome(**about, status=status, reason=reason, seconds=work.seconds + time.perf_counter() - began)
+        outcome = CaseOutcome(
+            **about, status=status, reason=reason, seconds=round(work.seconds + time.perf_counter() - began, 3)
+        )
         self._note(lambda: self.history.end(outcome))
         return outcome
 
@@ -242,6 +247,7 @@ class Stages:
             "repairs": tuple(without_paths(repairs, work.source).splitlines()),
             "made_with": self.made_with,
             "device": str(self.predictor.device),
+            "pseudonymous": bool(work.source.get(MARK)),
         }
 
     def _end(self, work: Work, outcome: CaseOutcome) -> None:

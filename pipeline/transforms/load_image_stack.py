@@ -15,7 +15,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from pipeline.data.label import load_label
-from pipeline.data.stack import load_stack, require_own_label
+from pipeline.data.stack import Stack, load_stack, require_own_label
 from pipeline.data.stack_rules import stack_rules
 from pipeline.errors import ConfigError, DataError, PipelineError
 from pipeline.io import Volume, section_of
@@ -28,10 +28,11 @@ class LoadImageStackd(MapTransform):
     channel's grid; and its label.
 
     ``item[image_key]`` is a dict of named paths (others than ``channels`` are ignored), a list of paths in the order of
-    ``channels``, or one path where there is one channel. The label, where the item has one, becomes (1, H, W, D)
-    integers. The meta of both holds ``case_id``, ``original_affine``, ``spatial_shape``, ``filename_or_obj`` (of the
-    first channel; of the label) and ``repairs``: one text, a line per repair, because lists of unequal length do not
-    collate into a batch; that of the image also ``absent_channels``, their names, a line each.
+    ``channels``, one path where there is one channel, or a `pipeline.data.stack.Stack` that is loaded already. The
+    label, where the item has one, becomes (1, H, W, D) integers. The meta of both holds ``case_id``,
+    ``original_affine``, ``spatial_shape``, ``filename_or_obj`` (of the first channel; of the label) and ``repairs``:
+    one text, a line per repair, because lists of unequal length do not collate into a batch; that of the image also
+    ``absent_channels``, their names, a line each.
 
     With ``missing_channels="zero"`` each item also gets ``item["present"]``, (C,) of bool: the channels that are
     there. It outlives steps that drop meta data; `NormalizeChannelsd` and `ZeroAbsentChannelsd` go by it, and a
@@ -101,10 +102,11 @@ class LoadImageStackd(MapTransform):
         try:
             if item.get("problem") is not None:
                 raise DataError(item["problem"], expected="a file per channel", fix="correct it, or take it out")
-            paths = self._named_paths(item.get(self.image_key))
-            name, first = next((name, path) for name, path in paths.items() if path is not None)
+            given = item.get(self.image_key)
+            paths = {} if isinstance(given, Stack) else self._named_paths(given)
+            name, first = next(((name, path) for name, path in paths.items() if path is not None), ("", ""))
             case_id = case_id or _id_from(first, name)
-            image = load_stack(paths, self.rules)
+            image = given if isinstance(given, Stack) else load_stack(paths, self.rules)
             item[self.image_key] = _tensor(image, first, case_id)
             absent = [name for name, there in zip(self.channels, image.present, strict=True) if not there]
             item[self.image_key].meta["absent_channels"] = "\n".join(absent)

@@ -53,9 +53,22 @@ def test_evaluate_hands_over_everything(pipeline, rooms):
 
 def test_predict_hands_over_everything(pipeline, rooms):
     result = pipeline("predict", "b", "scans", "lesions", "overlap=0.25", "--weights", "w.pt", "--probabilities")
-    expected = {"weights": Path("w.pt"), "probabilities": True, "overrides": ("overlap=0.25",)}
+    expected = {"weights": Path("w.pt"), "probabilities": True, "resume": True, "overrides": ("overlap=0.25",)}
     assert rooms.calls == [("predict", ("b", Path("scans"), Path("lesions")), expected)]
     assert result.output == f"2 done, 0 refused, 0 failed; every case: {Path('lesions/predictions.csv')}\n"
+
+
+@pytest.mark.parametrize(("words", "resume"), [(["--resume"], True), (["--redo"], False)])
+def test_predict_keeps_results_unless_all_are_to_be_redone(pipeline, rooms, words, resume):
+    pipeline("predict", "b", "i", "o", *words)
+    assert rooms.calls[0][2]["resume"] is resume
+
+
+def test_of_the_processes_of_torchrun_the_first_speaks(pipeline, rooms):
+    rooms.answers["predict"].exit_code = 3
+    assert pipeline("predict", "b", "i", "o", RANK="0").exit_code == 3
+    result = pipeline("predict", "b", "i", "o", RANK="1")
+    assert (result.exit_code, result.output) == (0, "")
 
 
 @pytest.mark.parametrize("status", [0, 1, 3])
@@ -66,20 +79,23 @@ def test_predict_ends_with_the_status_of_its_cohort(pipeline, rooms, status):
 
 def test_predict_gives_the_reason_for_every_case_that_is_not_done(pipeline, rooms):
     outcomes = [
-        ("a", "done", "", ("cbv: resampled",)),
-        ("b", "refused", "2 NaN voxels", ()),
-        ("c", "failed", "RuntimeError", ()),
+        ("a", "done", "", ("cbv: resampled",), False),
+        ("k", "done", "", (), True),
+        ("b", "refused", "2 NaN voxels", (), False),
+        ("c", "failed", "RuntimeError", (), False),
     ]
+    names = ("case", "status", "reason", "repairs", "kept")
     rooms.answers["predict"] = SimpleNamespace(
         exit_code=3,
-        outcomes=[SimpleNamespace(case=c, status=s, reason=r, repairs=repairs) for c, s, r, repairs in outcomes],
-        counts={"done": 1, "refused": 1, "failed": 1},
+        outcomes=[SimpleNamespace(**dict(zip(names, values, strict=True))) for values in outcomes],
+        counts={"done": 2, "refused": 1, "failed": 1},
         unwritten="",
     )
     lines = pipeline("predict", "b", "i", "o").output.splitlines()
     assert lines[:2] == ["refused  b: 2 NaN voxels", "failed  c: RuntimeError"]
     assert lines[2].startswith("1 done with remarks")
-    assert lines[3].startswith("1 done, 1 refused, 1 failed; ")
+    assert lines[3].startswith("1 of the done ones are of an earlier run")
+    assert lines[4].startswith("2 done, 1 refused, 1 failed; ")
 
 
 def test_tables_that_could_not_be_written_leave_the_closing_table(pipeline, rooms):

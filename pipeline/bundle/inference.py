@@ -1,0 +1,120 @@
+"""A bundle's inference config, with its parts made when they are asked for, and what a result of it depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline import __version__
+from pipeline.bundle.build import resolve
+from pipeline.bundle.find import find_bundle
+from pipeline.bundle.refusals import refuse_foreign_to_weights
+from pipeline.errors import PipelineError
+
+PLACES = ("bundle_root", "output_dir", "dataset_dir", "checkpoint", "layout", "pseudonyms", "device")
+"""Keys that say where things are and where to compute: a result does not depend on them."""
+
+
+class Inference:
+    """What ``pipeline predict`` and `pipeline.bundle.load_bundle` have in common.
+
+    Args:
+        bundle: a bundle's or a run's folder, or the name of a shipped bundle.
+        weights: instead of those that the config names.
+        overrides: ``KEY=VALUE`` strings.
+        values: top-level values that are no matter of the bundle: places.
+
+    Attributes:
+        folder: the bundle's.
+        config: resolved, not parsed.
+
+    Raises:
+        BundleError, ConfigError: no bundle, or overrides that it does not know or that its weights do not allow.
+    """
+
+    def __init__(
+        self,
+        bundle: str | Path,
+        *,
+        weights: str | Path | None = None,
+        overrides: Sequence[str] = (),
+        values: Mapping[str, Any] | None = None,
+    ) -> None:
+        refuse_foreign_to_weights(overrides)
+        self.folder = find_bundle(bundle)
+        self.config = resolve(self.folder, "inference", overrides=overrides)
+        self.config |= {"bundle_root": str(self.folder.resolve()), **(values or {})}
+        if weights is not None:
+            self.config["checkpoint"] = str(Path(weights).resolve())
+        # before it is parsed, which writes to it
+        self._config_sha256 = _digest({key: value for key, value in self.config.items() if key not in PLACES})
+        self._parser: Any = None
+
+    @property
+    def parser(self) -> Any:
+        """MONAI's parser of the config."""
+        if self._parser is None:
+            self._parser = parsed(self.config, self.folder / "configs" / "metadata.json")
+        return self._parser
+
+    def __getitem__(self, name: str) -> Any:
+        """A part of the config, made: ``network``, ``inferer``, ``dataset#data``...
+
+        Raises:
+            PipelineError: what its maker has to say; MONAI wraps it into an error that names the maker alone.
+        """
+        try:
+            return self.parser.get_parsed_content(name)
+        except RuntimeError as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, PipelineError):
+                cause = cause.__cause__
+            if cause is None:
+                raise
+            raise cause from None
+
+    def bundle_record(self) -> dict[str, Any]:
+        """The bundle, its config and its weights, by name and digest.
+
+        Raises:
+            OSError: weights that can't be read.
+        """
+        from pipeline.data.file_digests import file_sha256
+
+        files = self["checkpoint"] if "checkpoint" in self.config else []
+        files = [files] if isinstance(files, str) else files
+        return {
+            "name": self.folder.name,
+            "version": self.parser.get("_meta_", {}).get("version"),
+            "config_sha256": self._config_sha256,
+            "weights_sha256": [file_sha256(Path(file)) for file in files],
+        }
+
+    def made_with(self) -> str:
+        """A digest of all that a result depends on beside its inputs: config, weights, and this package's version."""
+        record = self.bundle_record()
+        return _digest([record["config_sha256"], record["weights_sha256"], __version__])
+
+
+def parsed(config: dict[str, Any], metadata: Path) -> Any:
+    """MONAI's parser of a config, with the bundle's metadata where it has any."""
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser(config)
+    if metadata.is_file():
+        parser.read_meta(str(metadata))
+    parser.parse()
+    return parser
+
+
+def run_section(parser: Any, section: str) -> None:
+    """Run the expressions of a section one after the other, as ``python -m monai.bundle run`` does."""
+    for index in range(len(parser.get(section, []))):
+        parser.get_parsed_content(f"{section}#{index}")
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,236 @@
+"""The same command again: what holds is kept, what does not is made, and nobody's work is written over."""
+
+import csv
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from monai.transforms import Compose
+
+from pipeline.engines.cohort_history import History
+from pipeline.errors import DataError
+from pipeline.inference import Restored, SaveImageOnGridd, SlidingWindowInferer
+from pipeline.io import read_volume, write_section
+from pipeline.io.sole_writer import sole_writer
+from pipeline.transforms import LoadImageStackd
+from tests.engines.small_cohort import AFFINE, BROKEN, SHAPE, Sign, predict, volume, whole, write_cases
+
+
+@pytest.fixture
+def items(tmp_path):
+    return write_cases(tmp_path / "scans", 3)
+
+
+@pytest.fixture
+def out(items, tmp_path) -> Path:
+    """A folder into which the three cases have been predicted."""
+    assert predict(items, tmp_path / "out").exit_code == 0
+    return tmp_path / "out"
+
+
+def again(items, out, **options):
+    """The cases for which the network was run, and the result."""
+    network = Sign()
+    result = predict(items, out, network, **options)
+    made = [outcome.case for outcome in result.outcomes if outcome.status == "done" and not outcome.kept]
+    assert network.calls == len(made)
+    return made, result
+
+
+def correct(path: Path) -> bytes:
+    """Somebody draws all over a result."""
+    nibabel.save(nibabel.Nifti1Image(np.ones(SHAPE, np.uint8), AFFINE), path)
+    return path.read_bytes()
+
+
+def test_results_that_hold_are_kept_with_all_that_is_known_of_them(items, out):
+    table = (out / "predictions.csv").read_text()
+    first = json.loads((out / "predictions.json").read_text())
+    made, result = again(items, out)
+    assert made == []
+    assert result.exit_code == 0
+    assert (out / "predictions.csv").read_text() == table
+    second = json.loads((out / "predictions.json").read_text())
+    assert all(case.pop("kept") for case in second["cases"])
+    assert not any(case.pop("kept") for case in first["cases"])
+    assert second == first
+    assert sorted(path.name for path in out.iterdir()) == [
+        "case-0.nii.gz",
+        "case-1.nii.gz",
+        "case-2.nii.gz",
+        "predictions.csv",
+        "predictions.json",
+    ]
+
+
+def test_the_record_names_files_by_their_content(items, out):
+    import hashlib
+
+    case = json.loads((out / "predictions.json").read_text())["cases"][1]
+    digests = [
+        hashlib.sha256(Path(p).read_bytes()).hexdigest() for p in (items[1]["image"]["ct"], out / "case-1.nii.gz")
+    ]
+    assert case["inputs"] == {"ct": digests[0]}
+    assert case["files"] == {"case-1.nii.gz": digests[1]}
+    assert case["volumes_ml"]["lesion"] == pytest.approx((volume(1) > 0).sum() * 6 / 1000)
+    assert case["grid"] == {"shape": list(SHAPE), "affine": AFFINE.tolist()}
+
+
+def test_another_input_is_predicted_and_the_others_are_kept(items, out):
+    nibabel.save(nibabel.Nifti1Image(-volume(1), AFFINE), items[1]["image"]["ct"])
+    assert again(items, out)[0] == ["case-1"]
+    np.testing.assert_array_equal(nibabel.load(out / "case-1.nii.gz").get_fdata(), volume(1) < 0)
+
+
+def test_a_case_that_has_come_in_is_predicted_alone(items, out, tmp_path):
+    more = write_cases(tmp_path / "scans", 5)
+    assert again(more, out)[0] == ["case-3", "case-4"]
+
+
+@pytest.mark.parametrize("options", [{"made_with": "other weights"}, {"redo": True}, {"made_with": ""}])
+def test_another_bundle_or_a_wish_makes_all_again(items, out, options):
+    assert again(items, out, **options)[0] == ["case-0", "case-1", "case-2"]
+
+
+@pytest.mark.parametrize("harm", ["gone", "cut", "other grid"])
+def test_a_result_that_is_none_any_more_is_made_again(items, out, harm):
+    path = out / "case-1.nii.gz"
+    if harm == "gone":
+        path.unlink()
+    elif harm == "cut":
+        path.write_bytes(path.read_bytes()[:-9])
+    else:
+        nibabel.save(nibabel.Nifti1Image(np.ones(SHAPE, np.uint8), AFFINE @ np.diag([2.0, 1, 1, 1])), path)
+    assert again(items, out)[0] == ["case-1"]
+    assert whole(path, 1)
+
+
+def test_a_corrected_result_is_kept_and_its_volume_is_not_claimed(items, out):
+    path = out / "case-1.nii.gz"
+    corrected = correct(path)
+    for _ in range(2):
+        made, result = again(items, out)
+        assert made == []
+        assert path.read_bytes() == corrected
+        assert result.outcomes[1].reason.startswith("changed by somebody since it was written, and kept")
+        with (out / "predictions.csv").open() as file:
+            assert [row["lesion_ml"] == "" for row in csv.DictReader(file)] == [False, True, False]
+
+
+def test_a_corrected_result_is_not_written_over_but_by_wish(items, out):
+    path = out / "case-1.nii.gz"
+    corrected = correct(path)
+    for _ in range(2):
+        made, result = again(items, out, made_with="other weights")
+        assert "case-1" not in made
+        assert (result.exit_code, result.outcomes[1].status) == (3, "refused")
+        assert "somebody has changed since it was written" in result.outcomes[1].reason
+        assert "--redo" in result.outcomes[1].reason
+        assert path.read_bytes() == corrected
+    assert again(items, out, redo=True)[0] == ["case-0", "case-1", "case-2"]
+    assert whole(path, 1)
+
+
+def test_a_case_that_is_refused_now_says_that_its_old_result_is_there(items, out):
+    file = Path(items[1]["image"]["ct"])
+    good = file.read_bytes()
+    file.write_bytes(BROKEN)
+    for _ in range(2):
+        _, result = again(items, out)
+        assert result.outcomes[1].status == "refused"
+        assert result.outcomes[1].reason.endswith("the result of an earlier run still lies in case-1.nii.gz")
+    file.write_bytes(good)
+    assert again(items, out)[0] == ["case-1"]
+
+
+def test_what_another_cohort_has_left_in_the_folder_is_remembered(items, out):
+    assert again(items[:1], out)[0] == []
+    assert len(json.loads((out / "predictions.json").read_text())["earlier"]) == 2
+    assert again(items, out)[0] == []
+    assert "earlier" not in json.loads((out / "predictions.json").read_text())
+
+
+def test_an_interruption_forgets_nothing_of_earlier_runs(items, out):
+    def interrupted(item):
+        raise KeyboardInterrupt
+
+    Path(items[0]["image"]["ct"]).write_bytes(BROKEN)  # the first one has to be read
+    with pytest.raises(KeyboardInterrupt):
+        predict(items, out, preprocessing=interrupted)
+    assert json.loads((out / "predictions.json").read_text())["complete"] is False
+    assert again(items, out)[0] == []
+
+
+def test_under_pseudonyms_nothing_of_an_earlier_run_with_ids_is_taken_along(items, out):
+    renamed = [{**item, "case_id": f"P{n}", "pseudonymous": True} for n, item in enumerate(items)]
+    written = []
+
+    def looked_at(item):
+        written.append((out / "predictions.0.jsonl").read_text())
+        return item
+
+    chain = Compose([Restored(), SaveImageOnGridd(output_dir=out), looked_at])
+    predict(renamed, out, postprocessing=chain)
+    predict(renamed[:1], out, postprocessing=chain)
+    assert len(written) == 3
+    kept = [*written, *(path.read_text() for path in out.glob("predictions.*"))]
+    assert not [text for text in kept if "case-" in text or "scans" in text]
+    assert "P2" in (out / "predictions.json").read_text()  # of the same cohort, and known by its pseudonym
+
+
+def test_a_folder_that_another_run_writes_into_is_refused(items, out):
+    with sole_writer(out), pytest.raises(DataError, match="another process is writing into"):
+        predict(items, out)
+
+
+def test_a_table_of_another_kind_is_not_written_over(items, tmp_path):
+    table = tmp_path / "out" / "predictions.json"
+    table.parent.mkdir()
+    table.write_text("[1, 2]")
+    with pytest.raises(DataError, match="no prediction has written"):
+        predict(items, tmp_path / "out")
+    assert table.read_text() == "[1, 2]"
+
+
+def test_what_a_killed_run_was_at_comes_last_and_its_unfinished_files_go(items, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".unfinished-0123456789ab.nii.gz").write_bytes(b"half")
+    history = History(out)
+    history.begin((".", "case-0"))
+    history.close()
+    begun = []
+
+    def noted(item):
+        begun.append(item["case_id"])
+        raise DataError("no more is needed")
+
+    predict(items, out, preprocessing=noted)
+    assert begun == ["case-1", "case-2", "case-0"]
+    assert not list(out.glob(".unfinished*"))
+    with (out / "predictions.csv").open() as file:
+        assert [row["case"] for row in csv.DictReader(file)] == ["case-0", "case-1", "case-2"]
+
+
+def test_sections_are_kept_too(tmp_path):
+    picture = np.random.default_rng(0).integers(1, 255, (8, 9)).astype(np.uint8)
+    write_section(tmp_path / "a.png", picture)
+    cases = [{"case_id": "a", "image": {"em": str(tmp_path / "a.png")}}]
+    chain = {"preprocessing": Compose([LoadImageStackd("image", channels=["em"])]), "inferer": SlidingWindowInferer(0)}
+    for calls in (1, 0):
+        network = Sign()
+        assert predict(cases, tmp_path / "out", network, **chain).exit_code == 0
+        assert network.calls == calls
+
+
+def test_a_probability_that_is_lost_makes_its_case_again(items, tmp_path):
+    out = tmp_path / "out"
+    save = SaveImageOnGridd(output_dir=out, probabilities_key="p", classes={1: "lesion"})
+    chain = Compose([Restored(probabilities_key="p"), save])
+    predict(items, out, postprocessing=chain)
+    assert again(items, out, postprocessing=chain)[0] == []
+    (out / "case-2_probability_lesion.nii.gz").unlink()
+    assert again(items, out, postprocessing=chain)[0] == ["case-2"]
+    assert read_volume(out / "case-2_probability_lesion.nii.gz").array.shape == SHAPE
