@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.bundle.build import resolve
 from pipeline.bundle.find import find_bundle
-from pipeline.bundle.run import _parse, _refuse, evaluate
+from pipeline.bundle.inference import parsed
+from pipeline.bundle.refusals import refuse_taken_back
+from pipeline.bundle.run import evaluate
 from pipeline.errors import BundleError
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ def quantize(
 
     started = time.time()
     named = {"part": "models/split.json alone", "split_file": "models/split.json alone", "runtime": "no runtime"}
-    _refuse(overrides, named | {"quantized": "no other folder", "dataset_dir": "--data DATASET"})
+    refuse_taken_back(overrides, named | {"quantized": "no other folder", "dataset_dir": "--data DATASET"})
     nncf()  # what is missing is said before any work
     folder = find_bundle(bundle)
     models = folder / "models"
@@ -132,7 +134,7 @@ def _quantised(
     config |= {"bundle_root": str(folder.resolve()), "dataset_dir": str(Path(data).resolve()), "part": "train"}
     config |= {"device": {"_target_": "pipeline.engines.device", "name": "cpu"}}
     config["validate"]["inferer"].pop("runtime", None)  # which would look at what lies ahead: all cases
-    parser = _parse(config, folder / "configs" / "metadata.json")
+    parser = parsed(config, folder / "configs" / "metadata.json")
     items = parser.get_parsed_content("validate#dataset#data")
     every = max(1, len(items) // cases)
     prepared = CaseDataset(

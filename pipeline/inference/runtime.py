@@ -46,7 +46,8 @@ class Runtime:
             probe; or a name of `NAMES` for that one.
         quantized: a folder with a quantised network (``models/`` of a bundle), a candidate where its record is of the
             very weights of the network, and `BundleError` says what is wrong where it is asked for by name.
-        work: what lies ahead, the cases (anything with a length): trying and compiling must pay within it.
+        work: what lies ahead, the cases (anything with a length): trying and compiling must pay within it. None is
+            the first image alone.
         cache_dir: where findings are kept, see `pipeline.data.cache.cache_folder`; None for this process alone.
         least_agreement: share of voxels whose label must be float32's, on the first case's windows, for a means to be
             chosen by ``auto``.
@@ -110,7 +111,8 @@ class Runtime:
         state = (device, sum(0 if tensor.is_inference() else tensor._version for tensor in tensors))
         settled = self._settled.get(id(network))
         if settled is None or settled.state != state:
-            windows = len(corners) * len(images) * passes * max(1, 1 if self.work is None else len(self.work))
+            cases = 1 if self.work is None else max(1, len(self.work))
+            windows = len(corners) * len(images) * passes * cases
             examples = _examples(images, window, corners).to(device)
             settled = self._chosen(network, state, size, examples, batch_size, windows)
             self._settled[id(network)] = settled

@@ -189,6 +189,8 @@ def test_a_prediction_lies_on_its_cases_own_grid_and_a_broken_case_stops_nothing
     with (tmp_path / "out" / "predictions.csv").open(encoding="utf-8") as file:
         status = {row["case"]: row["status"] for row in csv.DictReader(file)}
     assert status == {"sub-001": "done", "sub-002": "refused", "sub-003": "done"}
+    runtime = json.loads((tmp_path / "out" / "predictions.json").read_text(encoding="utf-8"))["runtime"]
+    assert runtime["trials"][runtime["runtime"]]["agreement"] >= 0.999
 
 
 def test_two_processes_train_as_one(phantoms, tmp_path, run):
