@@ -166,7 +166,7 @@ class Runtime:
         raise ConfigError(
             f"runtime {self.name!r}, which this machine can't give on {device}",
             expected=f"auto, or one of {', '.join(means)}",
-            fix="install a C++ compiler (g++ or clang++)" if self.name.endswith("+compiled") else None,
+            fix=None if any("compiled" in name for name in means) else "for a compiled one, install g++ or clang++",
         )
 
     def _int8(self, network: nn.Module) -> dict[str, Means]:
