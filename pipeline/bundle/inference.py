@@ -23,7 +23,7 @@ class Inference:
 
     Args:
         bundle: a bundle's or a run's folder, or the name of a shipped bundle.
-        weights: instead of those that the config names.
+        weights: instead of those that the config names; several are averaged.
         overrides: ``KEY=VALUE`` strings.
         values: top-level values that are no matter of the bundle: places.
 
@@ -39,7 +39,7 @@ class Inference:
         self,
         bundle: str | Path,
         *,
-        weights: str | Path | None = None,
+        weights: str | Path | Sequence[str | Path] | None = None,
         overrides: Sequence[str] = (),
         values: Mapping[str, Any] | None = None,
     ) -> None:
@@ -48,7 +48,9 @@ class Inference:
         self.config = resolve(self.folder, "inference", overrides=overrides)
         self.config |= {"bundle_root": str(self.folder.resolve()), **(values or {})}
         if weights is not None:
-            self.config["checkpoint"] = str(Path(weights).resolve())
+            files = [weights] if isinstance(weights, str | Path) else weights
+            paths = [str(Path(file).resolve()) for file in files]
+            self.config["checkpoint"] = paths[0] if len(paths) == 1 else paths
         # before it is parsed, which writes to it
         self._config_sha256 = _digest({key: value for key, value in self.config.items() if key not in PLACES})
         self._parser: Any = None

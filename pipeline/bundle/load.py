@@ -32,7 +32,7 @@ class Segmentation(NamedTuple):
 def load_bundle(
     bundle: str | PathLike[str],
     *,
-    weights: str | PathLike[str] | None = None,
+    weights: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
     device: str = "auto",
     overrides: Sequence[str] = (),
 ) -> Segmenter:
@@ -50,7 +50,7 @@ def load_bundle(
 
     Args:
         bundle: a bundle's or a run's folder, or the name of a shipped bundle.
-        weights: instead of the bundle's ``models/model.pt``.
+        weights: instead of the bundle's ``models/model.pt``; several files are averaged.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``...
         overrides: ``KEY=VALUE`` strings, as on the command line.
 
@@ -59,9 +59,8 @@ def load_bundle(
         ConfigError: an override that does not exist, or that the weights do not allow.
     """
     asked = () if device == "auto" else (f"device#name={device}",)
-    return Segmenter(
-        Inference(fspath(bundle), weights=None if weights is None else Path(weights), overrides=(*overrides, *asked))
-    )
+    files = [Path(file) for file in ([weights] if isinstance(weights, str | PathLike) else weights or ())]
+    return Segmenter(Inference(fspath(bundle), weights=files or None, overrides=(*overrides, *asked)))
 
 
 class Segmenter:

@@ -176,7 +176,7 @@ def predict(
     input: str | Path,
     output: str | Path,
     *,
-    weights: str | Path | None = None,
+    weights: str | Path | Sequence[str | Path] | None = None,
     probabilities: bool = False,
     resume: bool = True,
     overrides: Sequence[str] = (),
@@ -185,6 +185,7 @@ def predict(
     ``output``. Processes that ``torchrun`` has started share the cases; each gets the whole result.
 
     Args:
+        weights: instead of the bundle's; several files are averaged.
         resume: keep the results in ``output`` that still hold, and make the others; False makes all of them again.
 
     Raises:

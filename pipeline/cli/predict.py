@@ -26,6 +26,8 @@ pipeline predict stroke_perfusion_segmentation cases.csv lesions --probabilities
 
 pipeline predict stroke_perfusion_segmentation bids_dataset lesions --pseudonyms names.csv
 
+pipeline predict my_bundle my_scans out --weights runs/fold0/models/model.pt --weights runs/fold1/models/model.pt
+
 Several GPUs, or machines with a common disk: torchrun --nproc_per_node=4 -m pipeline predict BUNDLE INPUT OUTPUT
 """
 
@@ -40,7 +42,12 @@ def command(
     ],
     target: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder of the label maps.")],
     changes: words.Overrides = None,
-    weights: words.Weights = None,
+    weights: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="Weights instead of the bundle's models/model.pt; given several times, an ensemble."
+        ),
+    ] = None,
     layout: words.Layout = None,
     pseudonyms: words.Pseudonyms = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Write the class probabilities too.")] = False,
@@ -62,7 +69,13 @@ def command(
 
     with keeps(f"every label map in {target} is whole; the same command goes on"):
         result = run.predict(
-            bundle, source, target, weights=weights, probabilities=probabilities, resume=resume, overrides=changed
+            bundle,
+            source,
+            target,
+            weights=weights or None,
+            probabilities=probabilities,
+            resume=resume,
+            overrides=changed,
         )
     if not first_process():
         return

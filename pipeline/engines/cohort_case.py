@@ -17,6 +17,9 @@ from pipeline.inference import Restored
 
 Item = Mapping[Hashable, Any]
 
+_LITTLE_MIB = 64
+"""For unfinished logits, where memory is short; the rest of them lies in a temporary file."""
+
 
 @dataclass(frozen=True)
 class Means:
@@ -139,6 +142,9 @@ class CasePredictor:
             inferer = _with(inferer, sw_batch_size=batch)
             words = "one window" if batch == 1 else f"{batch} windows"
             yield Means(inferer, self.device, self.device, f"memory: predicted {words} at a time")
+        if self._restored_first and hasattr(inferer, "memory_mib"):
+            inferer = _with(inferer, memory_mib=_LITTLE_MIB)
+            yield Means(inferer, self.device, self.device, "memory: unfinished logits kept on the disk")
         if self.device.type != "cpu":
             main = torch.device("cpu")
             yield Means(

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch.distributed as dist
 
+from pipeline.engines.distributed import leave
+
 _PATIENCE = timedelta(days=30)  # for the others' last cases; a process that dies is noticed at once
 
 
@@ -43,7 +45,8 @@ class Alone:
 
 
 class Together(Alone):
-    """The processes of a ``torchrun``, over Gloo: only words pass between them, no tensors."""
+    """The processes of a ``torchrun``, over Gloo whatever computes: words pass between them, no tensors. The last one
+    is waited for as long as it takes, where `pipeline.engines.join` waits half an hour."""
 
     def __init__(self) -> None:
         store, self.rank, self.world_size = next(iter(dist.rendezvous("env://", timeout=_PATIENCE)))
@@ -71,7 +74,7 @@ class Together(Alone):
         return int(self._counters.add("finished", newly))
 
     def leave(self) -> None:
-        dist.destroy_process_group()
+        leave()
 
 
 def turns() -> Alone:

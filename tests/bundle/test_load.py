@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.bundle import load_bundle
+from pipeline.bundle import find_bundle, load_bundle
 from pipeline.bundle.run import predict
 from pipeline.data.phantom_dataset import write_dataset
 from pipeline.errors import BundleError, ConfigError, DataError, GeometryError
@@ -61,6 +61,14 @@ def test_every_form_of_a_case_gives_what_predict_writes(scans, segment, volumes,
 def test_what_it_is_made_of_can_be_asked(segment):
     assert (segment.channels, segment.classes) == (CHANNELS, {1: "lesion"})
     assert segment.device == torch.device("cpu")
+
+
+def test_weights_that_are_given_take_the_bundles_place_and_several_are_averaged(segment, scans):
+    own = find_bundle(BUNDLE) / "models" / "model.pt"
+    once = load_bundle(BUNDLE, weights=own)(scans / "sub-001").labels
+    twice = load_bundle(BUNDLE, weights=[own, own])(scans / "sub-001").labels
+    np.testing.assert_array_equal(once, segment(scans / "sub-001").labels)
+    assert (once == twice).mean() > 0.9999  # rounding
 
 
 def test_a_call_leaves_no_file_and_the_callers_random_numbers(segment, volumes, tmp_path, monkeypatch):

@@ -70,7 +70,7 @@ def test_quantize_fails_where_it_is_not_accepted(pipeline, rooms):
 
 def test_predict_hands_over_everything(pipeline, rooms):
     result = pipeline("predict", "b", "scans", "lesions", "overlap=0.25", "--weights", "w.pt", "--probabilities")
-    expected = {"weights": Path("w.pt"), "probabilities": True, "resume": True, "overrides": ("overlap=0.25",)}
+    expected = {"weights": [Path("w.pt")], "probabilities": True, "resume": True, "overrides": ("overlap=0.25",)}
     assert rooms.calls == [("predict", ("b", Path("scans"), Path("lesions")), expected)]
     assert result.output == f"2 done, 0 refused, 0 failed; every case: {Path('lesions/predictions.csv')}\n"
 
