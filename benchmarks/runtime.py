@@ -5,9 +5,10 @@
 The cases are those that the bundle's ``models/split.json`` holds back. Every runtime predicts every case, one runtime
 after the other case by case, so that a machine that is busy or slows down does so for all of them; a case's first
 prediction by a runtime is not timed (it compiles or converts). Prints one JSON line per runtime: seconds per case
-(median over cases), ``speedup`` against float32 as it is (the median of each case's ratio), Dice of each class in the
-case's own space, share of voxels with float32's label and the Dice of the foreground with it; ``start_s`` is the first
-prediction, what it builds included, and ``start_again_s`` the same with what was built found on disk.
+(median over cases); ``speedup`` against float32 as it is and ``speedup_against_monai`` as that comes, each the median
+of the cases' ratios; Dice of each class in the case's own space; the share of voxels with float32's label, and the Dice
+of the foreground with it; ``start_s``, the first prediction with what it builds, and ``start_again_s``, the same with
+what was built found on disk.
 
 ``--monai`` adds MONAI's SlidingWindowInferer twice: ``monai`` in this process, with the memory that it keeps
 (`pipeline.engines.keep_freed_memory`), and ``monai_as_it_comes`` in a process of its own, without. It fills small
@@ -34,7 +35,7 @@ from pipeline.engines import keep_freed_memory
 from pipeline.errors import PipelineError
 from pipeline.inference import Runtime, SlidingWindowInferer
 from pipeline.inference.runtime import NAMES
-from pipeline.inference.runtime_choice import agreement
+from pipeline.inference.runtime_choice import agreement, labels_of
 from pipeline.inference.runtime_memory import machine
 from pipeline.metrics import measure_case
 
@@ -92,11 +93,12 @@ def main() -> None:
                 with torch.no_grad():
                     logits = inferer(image, network)
                 took = getattr(inferer, "seconds", None) or time.perf_counter() - began
-                reference = logits if reference is None else reference
+                labels = labels_of(logits)
+                reference = labels if reference is None else reference
                 restored = restore({**case, "pred": MetaTensor(logits[0].cpu()).copy_meta_from(case["image"])})
                 spacing = restored["pred"].pixdim.tolist()
                 found = measure_case(restored["pred"][0], case["label"][0], spacing, classes, 1.0)
-                rows[name].append((took, agreement([logits], [reference]), [result.dice for result in found]))
+                rows[name].append((took, agreement([labels], [reference]), [result.dice for result in found]))
 
     for name, row in rows.items():
         ratios = [plain[0] / own[0] for plain, own in zip(rows["float32"], row, strict=True)]
@@ -110,6 +112,9 @@ def main() -> None:
             "foreground_agreement": round(statistics.fmean(own[1][1] for own in row), 5),
             "cases": len(row),
         }
+        if "monai_as_it_comes" in rows:
+            peers = [peer[0] / own[0] for peer, own in zip(rows["monai_as_it_comes"], row, strict=True)]
+            line["speedup_against_monai"] = round(statistics.median(peers), 2)
         if name in started:
             line |= {"start_s": started[name][0], "start_again_s": started[name][1]}
         if name == "auto":

@@ -139,10 +139,9 @@ def _compile(network: nn.Module, window: torch.Tensor, folder: Path, dtype: str)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the compiler's about its own use of torch
         program = torch.export.export(network.eval(), (window,))
-        # Freezing lets convolutions keep their weights in the order that their kernels read.
-        torch._inductor.aoti_compile_and_package(
-            program, package_path=str(folder / _PACKAGE), inductor_configs={"freezing": True}
-        )
+        # Frozen, a CPU's convolutions keep their weights in the order that their kernels read.
+        options = {"freezing": window.device.type == "cpu"}
+        torch._inductor.aoti_compile_and_package(program, package_path=str(folder / _PACKAGE), inductor_configs=options)
 
 
 def _load_compiled(network: nn.Module, window: torch.Tensor, folder: Path) -> Run:

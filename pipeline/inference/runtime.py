@@ -136,7 +136,7 @@ class Runtime:
         means = dict(sorted(means.items(), key=lambda entry: (PLAIN not in entry[0], entry[0] == INT8)))
         limits = Limits(self.least_agreement, self.least_foreground)
         example = examples[:1].expand(batch_size, *size)
-        memory = RuntimeMemory(self.cache_dir, network, example, device, self._int8_digest(means))
+        memory = RuntimeMemory(self.cache_dir, network, example, device, self._digests(means))
         choice = Choice(network, examples, batch_size, device, memory, limits)
         if self.name == AUTO:
             chosen = choice.fastest(means, windows)
@@ -191,11 +191,11 @@ class Runtime:
             logger.warning("the int8 network is not used: %s", error)
             return {}
 
-    def _int8_digest(self, means: dict[str, Means]) -> str:
+    def _digests(self, means: dict[str, Means]) -> dict[str, str]:
         """So that what is known of one int8 network is not believed of the next."""
         if self.quantized is None or INT8 not in means:
-            return ""
-        return str(json.loads((self.quantized / RECORD).read_text(encoding="utf-8"))["model_sha256"])
+            return {}
+        return {INT8: json.loads((self.quantized / RECORD).read_text(encoding="utf-8"))["model_sha256"]}
 
 
 @dataclass(frozen=True)

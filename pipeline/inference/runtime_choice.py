@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline.data.case_error import lacks_memory
 from pipeline.inference.means import Means, Run
 from pipeline.inference.runtime_memory import RuntimeMemory, Trial, machine
 
@@ -27,6 +28,7 @@ _SHORT_S = 1.0  # a call so short that the noise of one measurement matters
 _WORTH = 0.5  # of the time that the work ahead takes, the most that trying one means may cost
 _NOISE = 1.05  # of two means that are nearer than this, the safer one is taken
 _CLOSE = 1.3  # times the fastest: near enough to be timed in turn
+_AGAIN, _ROUNDS = 0.05, 10  # of the time ahead, what that may take at most; and how often at most
 _SLOW = 1.5  # times float32 as it is: not worth a further call
 
 
@@ -66,7 +68,8 @@ class Choice:
         self.trials = memory.trials()
         self.skipped: list[str] = []
         self._runs: dict[str, Run] = {}
-        self._reference: list[torch.Tensor] = []
+        self._reference: list[torch.Tensor | None] = []
+        self._passing: set[str] = set()  # refused for what another moment may not lack: memory
 
     def fastest(self, means: Mapping[str, Means], windows_ahead: int) -> str:
         """The name of the means that takes the least time for so many windows, its own start included.
@@ -88,8 +91,8 @@ class Choice:
                 continue
             self._try(one)
         if set(self.trials) & set(means) != known:
-            self._time_again(means)
-            self.memory.keep(self.trials)
+            self._time_again(means, windows_ahead)
+            self._keep()
         while True:
             seconds = self._accepted(means)
             total_s = {name: self._start_s(means[name]) + windows_ahead * s for name, s in seconds.items()}
@@ -98,7 +101,7 @@ class Choice:
                 self.run(means[chosen])
             except Exception as error:  # what another process has left here, on a system that has changed since
                 self.trials[chosen] = self._refusal(chosen, error)
-                self.memory.keep(self.trials)
+                self._keep()
             else:
                 return chosen
 
@@ -139,7 +142,8 @@ class Choice:
         for batch in self.batches:
             took, logits = self._timed(run, batch)
             seconds.append(took)
-            outputs.append(logits)
+            outputs.append(labels_of(logits))
+            del logits  # of many classes they are large
             if PLAIN in self.trials and min(seconds) > _SLOW * self.trials[PLAIN].seconds * self.batch_size:
                 return Trial(min(seconds) / self.batch_size, refused="slower than float32")
         while len(seconds) < _CALLS - 1 and seconds[-1] < _SHORT_S:
@@ -149,7 +153,7 @@ class Choice:
             self._reference = outputs
             return found
         if not self._reference:
-            self._reference = [self._timed(self.network, batch)[1] for batch in self.batches]
+            self._reference = [labels_of(self._timed(self.network, batch)[1]) for batch in self.batches]
         share, foreground = agreement(outputs, self._reference)
         refused = ""
         if share < self.limits.least_agreement or foreground < self.limits.least_foreground:
@@ -190,19 +194,26 @@ class Choice:
 
     def _refusal(self, name: str, error: Exception) -> Trial:
         self._runs.pop(name, None)
+        if lacks_memory(error):
+            self._passing.add(name)
         words = (str(error).strip().splitlines() or [""])[0]
         return Trial(refused=f"does not work here ({type(error).__name__}: {words[:200]})")
 
-    def _time_again(self, means: Mapping[str, Means]) -> None:
+    def _time_again(self, means: Mapping[str, Means], windows_ahead: int) -> None:
         """The close ones in turn: on a machine that is busy, what was timed at different moments can't be compared."""
         seconds = self._accepted(means)
         close = [name for name in seconds if seconds[name] < _CLOSE * min(seconds.values()) and name in self._runs]
         if len(close) < 2 or min(seconds.values()) * self.batch_size > _SHORT_S:
             return
-        for _ in range(_CALLS - 1):
+        worth_s = _AGAIN * windows_ahead * min(seconds.values())
+        rounds = int(worth_s / (sum(seconds[name] for name in close) * self.batch_size))
+        for _ in range(max(1, min(rounds, _ROUNDS))):
             for name in close:
                 took = self._timed(self._runs[name], self.batches[0])[0] / self.batch_size
                 self.trials[name] = replace(self.trials[name], seconds=min(self.trials[name].seconds, took))
+
+    def _keep(self) -> None:
+        self.memory.keep({name: trial for name, trial in self.trials.items() if name not in self._passing})
 
     def _accepted(self, means: Mapping[str, Means]) -> dict[str, float]:
         return {
@@ -238,30 +249,30 @@ class Choice:
         return time.perf_counter() - began, logits
 
 
-def agreement(logits: list[torch.Tensor], reference: list[torch.Tensor]) -> tuple[float, float]:
+def labels_of(logits: torch.Tensor) -> torch.Tensor | None:
+    """(b, K, *S) -> (b, *S), the class of the largest logit, or of a single one its sign; None where some logits are
+    not finite."""
+    if not torch.isfinite(logits).all():
+        return None
+    return (logits > 0).squeeze(1).to(torch.int16) if logits.shape[1] == 1 else logits.argmax(1).to(torch.int16)
+
+
+def agreement(labels: Sequence[torch.Tensor | None], reference: Sequence[torch.Tensor | None]) -> tuple[float, float]:
     """Share of voxels with the same label, and the Dice coefficient of the foreground, a voxel of which counts as
-    common where both give it the same class. Labels are the largest logit's class; with a single one, its sign.
+    common where both give it the same class. None, labels that logits did not give, agrees with nothing.
 
-    Args:
-        logits, reference: batches (b, K, *S). Logits that are not finite agree with nothing.
-
-    >>> agreement([torch.tensor([[[3.0, 0, 0, 0]], ])], [torch.tensor([[[1.0, 1, 0, 0]]])])
+    >>> agreement([torch.tensor([1, 0, 0, 0])], [torch.tensor([1, 1, 0, 0])])
     (0.75, 0.6666666666666666)
     """
     voxels = same = common = foreground = 0
-    for one, other in zip(logits, reference, strict=True):
-        if not torch.isfinite(one).all():
+    for a, b in zip(labels, reference, strict=True):
+        if a is None or b is None:
             return 0.0, 0.0
-        a, b = _labels(one), _labels(other)
         equal = a == b
         voxels, same = voxels + a.numel(), same + int(equal.sum())
         common += int((equal & (a > 0)).sum())
         foreground += int((a > 0).sum()) + int((b > 0).sum())
     return same / voxels, 2 * common / foreground if foreground else 1.0
-
-
-def _labels(logits: torch.Tensor) -> torch.Tensor:
-    return (logits > 0).long() if logits.shape[1] == 1 else logits.argmax(1)
 
 
 def _rounded(trial: Trial) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import platform
 import shutil
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -62,18 +62,24 @@ class RuntimeMemory:
     Args:
         cache_dir: as `pipeline.data.cache.cache_folder` takes it.
         network, window, device: what the key is made of; ``window`` is a batch (b, C, *S).
-        also: something more that the trials depend on.
+        digests: of what a means runs that is not made from the network here, by the means' name.
     """
 
     def __init__(
-        self, cache_dir: str | None, network: nn.Module, window: torch.Tensor, device: torch.device, also: str = ""
+        self,
+        cache_dir: str | None,
+        network: nn.Module,
+        window: torch.Tensor,
+        device: torch.device,
+        digests: Mapping[str, str] | None = None,
     ) -> None:
+        self._digests = dict(digests or {})
         root = cache_folder(cache_dir, "runtimes")
         self.kept = root is not None and _owned(root)
         if not self.kept or root is None:
             root = Path(tempfile.mkdtemp(prefix="runtimes-"))
             weakref.finalize(self, shutil.rmtree, root, ignore_errors=True)
-        self.folder = root / network_key(network, window.shape, device, also)
+        self.folder = root / network_key(network, window.shape, device)
         self.folder.mkdir(mode=0o700, exist_ok=True)
         if self.kept:
             os.utime(self.folder)
@@ -83,17 +89,20 @@ class RuntimeMemory:
         """What is known already, by the means' names."""
         try:
             content = json.loads((self.folder / "trials.json").read_text(encoding="utf-8"))
-            return {name: Trial(**values) for name, values in content["trials"].items()}
+            known = {name: Trial(**values) for name, values in content["trials"].items()}
+            before = content["digests"]
+            return {name: trial for name, trial in known.items() if before.get(name) == self._digests.get(name)}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or damaged: it is tried again
             return {}
 
     def keep(self, trials: dict[str, Trial]) -> None:
-        content = {"trials": {name: asdict(trial) for name, trial in trials.items()}}
+        known = {name: asdict(trial) for name, trial in trials.items()}
+        content = {"trials": known, "digests": {name: d for name, d in self._digests.items() if name in known}}
         with contextlib.suppress(DataError):  # a full disk: it is tried again next time
             write_text(self.folder / "trials.json", json.dumps(content, indent=1))
 
 
-def network_key(network: nn.Module, shape: Sequence[int], device: torch.device, also: str = "") -> str:
+def network_key(network: nn.Module, shape: Sequence[int], device: torch.device) -> str:
     """Changes whenever a trial, or what was built for it, might not hold any more."""
     modules = list(network.modules())
     code = {type(module).__module__ for module in modules}
@@ -112,7 +121,6 @@ def network_key(network: nn.Module, shape: Sequence[int], device: torch.device, 
             {name: source(name) for name in sorted(code)},
             state_digest(network),
             list(shape),
-            also,
         ]
     )
 

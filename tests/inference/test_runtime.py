@@ -11,8 +11,8 @@ from pipeline.inference import Runtime, SlidingWindowInferer
 from pipeline.inference.means import Means, in_batches_of, in_channels_last, torch_means
 from pipeline.inference.openvino_runtime import has_openvino, openvino
 from pipeline.inference.runtime import NAMES
-from pipeline.inference.runtime_choice import Choice, Limits, agreement
-from pipeline.inference.runtime_memory import RuntimeMemory, network_key
+from pipeline.inference.runtime_choice import Choice, Limits, agreement, labels_of
+from pipeline.inference.runtime_memory import RuntimeMemory, Trial, network_key
 from pipeline.networks import UNet
 
 CPU = torch.device("cpu")
@@ -162,12 +162,21 @@ def test_findings_hold_for_one_network_one_size_and_one_machine():
     key = network_key(net, (1, 2, 8, 8, 8), CPU)
     assert key == network_key(network(), (1, 2, 8, 8, 8), CPU)
     assert key != network_key(net, (1, 2, 8, 8, 16), CPU)
-    assert key != network_key(net, (1, 2, 8, 8, 8), CPU, "int8 of today")
     net[1].negative_slope = 0.2
     assert key != network_key(net, (1, 2, 8, 8, 8), CPU)
     net[1].negative_slope = 0.1
     net[0].weight.data[0, 0, 0, 0, 0] += 1
     assert key != network_key(net, (1, 2, 8, 8, 8), CPU)
+
+
+def test_what_is_known_of_one_int8_network_is_not_believed_of_the_next(tmp_path):
+    def memory(**digests):
+        return RuntimeMemory(str(tmp_path), network(), image(8, 8, 8), CPU, digests)
+
+    memory(openvino_int8="first").keep({"float32": Trial(1.0), "openvino_int8": Trial(0.1)})
+    assert set(memory(openvino_int8="first").trials()) == {"float32", "openvino_int8"}
+    assert set(memory(openvino_int8="second").trials()) == {"float32"}
+    assert set(memory().trials()) == {"float32"}
 
 
 def test_the_folder_is_its_owners_alone_and_holds_a_bounded_number_of_networks(tmp_path):
@@ -182,12 +191,29 @@ def test_the_folder_is_its_owners_alone_and_holds_a_bounded_number_of_networks(t
 
 
 def test_agreement_by_hand():
-    reference = torch.tensor([[[1.0, 1, 0, 0, 0], [0, 0, 1, 1, 1]]])  # labels 0 0 1 1 1
-    logits = torch.tensor([[[1.0, 0, 0, 0, 1], [0, 1, 1, 1, 0]]])  # labels 0 1 1 1 0
-    assert agreement([logits], [reference]) == (3 / 5, 2 * 2 / 6)
+    reference = labels_of(torch.tensor([[[1.0, 1, 0, 0, 0], [0, 0, 1, 1, 1]]]))
+    labels = labels_of(torch.tensor([[[1.0, 0, 0, 0, 1], [0, 1, 1, 1, 0]]]))
+    assert (reference.tolist(), labels.tolist()) == ([[0, 0, 1, 1, 1]], [[0, 1, 1, 1, 0]])
+    assert agreement([labels], [reference]) == (3 / 5, 2 * 2 / 6)
     assert agreement([reference] * 2, [reference] * 2) == (1, 1)
-    nothing = torch.tensor([[[1.0, 1], [0, 0]]])
+    nothing = torch.zeros(1, 4)
     assert agreement([nothing], [nothing]) == (1, 1)
+    assert labels_of(torch.tensor([[[-1.0, 2]]])).tolist() == [[0, 1]]
+    assert agreement([labels_of(torch.tensor([[[1.0, float("inf")], [0, 0]]]))], [reference]) == (0, 0)
+
+
+def test_what_memory_did_not_suffice_for_is_tried_again_another_time(tmp_path):
+    lacking = [True]
+
+    def load(network, window, folder):
+        if lacking:
+            raise MemoryError
+        return Pretended("large", network, lambda logits: logits)
+
+    seconds = {"float32": 1.0, "large": 0.5}
+    assert clocked(tmp_path, seconds).fastest(named(Means("large", load)), 1000) == "float32"
+    lacking.clear()
+    assert clocked(tmp_path, seconds).fastest(named(Means("large", load)), 1000) == "large"
 
 
 @pytest.mark.parametrize(
