@@ -3,6 +3,7 @@
     python benchmarks/inference.py speed [--implementations bare ours monai nnunet] [--size 192 192 96] [--rounds 3]
     python benchmarks/inference.py sparse             # the same on a volume of which a quarter holds content
     python benchmarks/inference.py memory [--size 512 512 600] [--classes 105] [--overlap 0.5]
+    python benchmarks/inference.py batches [--device cuda]  # windows, and mirror images, at once or one by one
     python benchmarks/inference.py tiles              # the overlap-tile strategy against sliding windows, in 2D
 
 ``speed``: same network, same windows, same machine. Every implementation runs in a process of its own, one after the
@@ -33,7 +34,7 @@ from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer as MonaiInferer
 
 from pipeline.engines import initialise
-from pipeline.inference import OverlapTileInferer, Restored, SlidingWindowInferer, window_corners
+from pipeline.inference import OverlapTileInferer, Restored, SlidingWindowInferer, mirrored, window_corners
 from pipeline.networks import UNet, UNetAsPublished
 
 # Further ones are added here, and in `predictor`.
@@ -79,8 +80,8 @@ def predictor(name: str, net: torch.nn.Module, options: argparse.Namespace) -> C
         tile_step_size=1 - overlap,
         use_gaussian=True,
         use_mirroring=False,
-        perform_everything_on_device=False,
-        device=torch.device("cpu"),
+        perform_everything_on_device=options.device != "cpu",
+        device=torch.device(options.device),
         allow_tqdm=False,
     )
     peer.network, peer.configuration_manager = net, SimpleNamespace(patch_size=window)
@@ -92,16 +93,17 @@ def one(options: argparse.Namespace) -> None:
     """One implementation, in this process; its labels are left in a file."""
     if options.one in KEEP_MEMORY:
         initialise()
-    image, net = volume(options.size, 3, options.command == "sparse"), network(3, options.classes, options.features)
+    image = volume(options.size, 3, options.command == "sparse").to(options.device)
+    net = network(3, options.classes, options.features).to(options.device)
     run = predictor(options.one, net, options)
     with torch.no_grad():
         net(image[..., : options.window[0], : options.window[1], : options.window[2]])
-        began = time.perf_counter()
-        logits = run(image)
-        seconds = time.perf_counter() - began
+        results: list = []
+        seconds = timed(lambda: results.append(run(image)), options.device)
+        logits = results[0]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if logits is not None:
-        np.save(options.labels, logits.argmax(1).numpy().astype(np.uint8))
+        np.save(options.labels, logits.argmax(1).cpu().numpy().astype(np.uint8))
     print(json.dumps({"seconds": seconds, "peak_mib": peak}))
 
 
@@ -185,19 +187,46 @@ def tiles(options: argparse.Namespace) -> None:
             print(json.dumps(row | {"difference_to_one_pass": float((logits - whole).abs().max())}), flush=True)
 
 
+def batches(options: argparse.Namespace) -> None:
+    """Several windows, and the eight mirror images of one, in one call of the network and in as many."""
+    net = network(3, options.classes, options.features).to(options.device)
+    for window in ([32] * 3, [64] * 3, options.window):
+        images = torch.randn(8, 3, *window, device=options.device)
+        calls = {f"{n} at once": lambda images=images, n=n: [net(x) for x in images.split(n)] for n in (1, 2, 4, 8)}
+        for together in (False, True):
+            run = mirrored(net, (0, 1, 2), together=together)
+            calls[f"mirrored, {'together' if together else 'one by one'}"] = lambda i=images, r=run: r(i[:1])
+        with torch.no_grad():
+            rounds = [
+                {name: timed(call, options.device) for name, call in calls.items()} for _ in range(options.rounds + 1)
+            ]
+        best = {name: min(r[name] for r in rounds[1:]) for name in calls}
+        row = {name: round(seconds / best["1 at once"], 3) for name, seconds in best.items()}
+        print(json.dumps({"window": window, "seconds of 8 one by one": round(best["1 at once"], 3)} | row), flush=True)
+
+
+def timed(call: Callable[[], object], device: str) -> float:
+    began = time.perf_counter()
+    call()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("command", choices=["speed", "sparse", "memory", "tiles"])
+    parser.add_argument("command", choices=["speed", "sparse", "memory", "batches", "tiles"])
     parser.add_argument("--implementations", nargs="+", default=list(IMPLEMENTATIONS))
     parser.add_argument("--size", type=int, nargs=3)
     parser.add_argument("--window", type=int, nargs=3, default=[96, 96, 96])
     parser.add_argument("--overlap", type=float, default=0.5)
     parser.add_argument("--classes", type=int)
     parser.add_argument("--features", type=int, nargs="+")
-    parser.add_argument("--memory_mib", type=float, default=1024)
+    parser.add_argument("--memory_mib", type=float, default=512)
     parser.add_argument("--own_grid", type=float, default=1.0, help="voxels of the case's own grid per voxel")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--labels", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -208,6 +237,8 @@ def main() -> None:
     options.features = options.features or ([8, 16] if large else [32, 64, 128, 256, 320])
     if options.command == "tiles":
         tiles(options)
+    elif options.command == "batches":
+        batches(options)
     elif large:
         memory(options)
     elif options.one:

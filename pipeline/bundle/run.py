@@ -20,8 +20,9 @@ from pipeline.bundle.data_rules import data_rules
 from pipeline.bundle.find import find_bundle
 from pipeline.bundle.inference import Inference, parsed, run_section
 from pipeline.bundle.overrides import parse_override
+from pipeline.bundle.record import begin_record, record_prediction
 from pipeline.bundle.refusals import refuse_foreign_to_weights, refuse_taken_back
-from pipeline.bundle.run_folder import new_folder, settle, write_bundle
+from pipeline.bundle.run_folder import new_folder, settle, write_bundle, write_config
 from pipeline.data import check_headers, find_cases
 from pipeline.errors import ConfigError
 
@@ -118,6 +119,8 @@ def train(
     run_section(parser, "initialize")
     trainer = parser.get_parsed_content("train#trainer")
     write_bundle(folder, run_dir, lasting, overrides)  # now that all of it has been accepted
+    if resume is None:
+        begin_record(run_dir, folder)
     try:
         run_section(parser, "run")
     except KeyboardInterrupt:
@@ -163,8 +166,11 @@ def evaluate(
     if weights is not None:
         config["checkpoint"] = str(Path(weights).resolve())
     _choose_part(config, Path(weights) if weights is not None else folder / "models" / "model.pt", overrides)
+    resolved = dict(config)
     parser = parsed(config, folder / "configs" / "metadata.json")
     run_section(parser, "initialize")
+    write_config(resolved, "evaluate", out)
+    begin_record(out, folder)
     run_section(parser, "run")
     refused = parser.get_parsed_content("validate#dataset").refused
     metrics = dict(parser.get_parsed_content("validate#evaluator").state.metrics)
@@ -191,6 +197,7 @@ def predict(
     Raises:
         ConfigError: a result that would take the place of an image or a label.
     """
+    started = time.time()
     instead = {"output_dir": "the OUTPUT folder", "dataset_dir": "the INPUT", "checkpoint": "--weights FILE"}
     refuse_taken_back(overrides, instead)
     values = {"output_dir": str(Path(output)), "dataset_dir": str(input)}
@@ -201,9 +208,9 @@ def predict(
     _refuse_early(config, input, "report", labelled=False)
     items = inference["dataset#data"]
     _refuse_to_overwrite(items, Path(output), ".png" if config.get("spatial_dims", 3) == 2 else ".nii.gz")
+    from pipeline.data.provenance import environment
     from pipeline.engines.cohort import predict_cohort
     from pipeline.engines.cohort_turns import turns
-    from pipeline.handlers.record_run import environment
 
     run_section(inference.parser, "initialize")
     network, inferer, device = inference["network"], inference["inferer"], inference["device"]
@@ -214,7 +221,7 @@ def predict(
     if runtime is not None:  # a bundle from elsewhere may have another inferer
         runtime.work, record["runtime"] = items, runtime.record
     try:
-        return predict_cohort(
+        result = predict_cohort(
             items,
             preprocessing=inference["preprocessing"],
             network=network,
@@ -228,6 +235,10 @@ def predict(
             record=record,
             processes=processes,
         )
+        if processes.rank == 0 and not result.unwritten:  # a disk that took no table takes no record either
+            checkpoint = inference["checkpoint"] if "checkpoint" in config else []
+            record_prediction(Path(output), inference.folder, checkpoint, result, overrides, started)
+        return result
     finally:
         processes.leave()
 

@@ -40,10 +40,14 @@ def write_bundle(source: Path, run_dir: Path, train_config: dict[str, Any], over
             config = resolve(source, kind, overrides=_known_to(source, kind, overrides))
             config |= {name: None for name in OF_THE_DATASET if name in config}
         config["bundle_root"] = str(run_dir.resolve())
-        write_text(configs / f"{kind}.json", json.dumps(config, indent=1) + "\n")
+        write_config(config, kind, run_dir)
     metadata = source / "configs" / "metadata.json"
     if metadata.is_file() and source != run_dir:
         shutil.copyfile(metadata, configs / "metadata.json")
+
+
+def write_config(config: dict[str, Any], kind: str, run_dir: Path) -> None:
+    write_text(run_dir / "configs" / f"{kind}.json", json.dumps(config, indent=1) + "\n")
 
 
 def _known_to(bundle: Path, kind: str, overrides: Sequence[str]) -> list[str]:

@@ -10,7 +10,23 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline import __version__
-from pipeline.cli import build, check, demo, evaluate, init, phantom, predict, publish, quantize, train, verify
+from pipeline.cli import (
+    build,
+    check,
+    compare,
+    demo,
+    evaluate,
+    init,
+    measure,
+    phantom,
+    predict,
+    preview,
+    publish,
+    quantize,
+    train,
+    verify,
+    verify_run,
+)
 from pipeline.cli.log import show_log
 from pipeline.cli.outcome import FAILED_INPUT, INTERRUPTED, pipeline_error_behind
 
@@ -93,8 +109,24 @@ def pipeline(
     show_log()
 
 
-for module in (demo, phantom, check, init, build, train, evaluate, quantize, predict, verify, publish):
-    app.command(module.__name__.rpartition(".")[2], epilog=module.EXAMPLES)(module.command)
+for module in (
+    demo,
+    phantom,
+    check,
+    init,
+    build,
+    preview,
+    train,
+    evaluate,
+    quantize,
+    predict,
+    measure,
+    compare,
+    verify,
+    publish,
+    verify_run,
+):
+    app.command(module.__name__.rpartition(".")[2].replace("_", "-"), epilog=module.EXAMPLES)(module.command)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -97,3 +97,19 @@ def overrides(
     said = {"layout": layout, "pseudonyms": None if pseudonyms is None else str(pseudonyms)}
     quoted = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in said.items() if value is not None]
     return (*(words or ()), *quoted)
+
+
+def classes(text: str) -> dict[int, str]:
+    """Read classes such as ``1=core,2=penumbra``.
+
+    >>> classes("1=core, 2=penumbra")
+    {1: 'core', 2: 'penumbra'}
+
+    Raises:
+        ConfigError: another form, an id below 1, an id or a name twice.
+    """
+    pairs = [part.partition("=") for part in text.split(",")]
+    found = {int(number): name.strip() for number, _, name in pairs if number.strip().isdecimal() and name.strip()}
+    if len(found) < len(pairs) or len(set(found.values())) < len(pairs) or min(found) < 1:
+        raise ConfigError(f"the classes '{text}'", expected="ids from 1 with a name each, such as 1=core,2=penumbra")
+    return found

@@ -10,6 +10,9 @@ import uuid
 import zlib
 from pathlib import Path
 
+DIGITS = 40
+"""Of a SHA-256, in hexadecimal: what is kept of it."""
+
 _LATEST_S = 3.0  # a file changed within it may change again without its time stamp telling
 _MOST_LINES = 200_000
 
@@ -24,8 +27,8 @@ def file_sha256(path: Path) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """The first 40 hexadecimal digits of `file_sha256`."""
-    return file_sha256(path)[:40]
+    """The first `DIGITS` hexadecimal digits of `file_sha256`."""
+    return file_sha256(path)[:DIGITS]
 
 
 def file_state(path: Path) -> str:

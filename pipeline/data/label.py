@@ -164,6 +164,15 @@ def _counted(ids: np.ndarray) -> tuple[list[int], list[int]]:
     return (values + lowest).tolist(), number[values].tolist()
 
 
+def label_ids(array: np.ndarray) -> list[int]:
+    """The ids in a label map, in order.
+
+    >>> label_ids(np.array([[2, 0, 2]], np.uint8))
+    [0, 2]
+    """
+    return _counted(array)[0]
+
+
 def _fits(values: list[int], kind: type) -> bool:
     limits = np.iinfo(kind)
     return not values or (limits.min <= min(values) and max(values) <= limits.max)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -75,6 +75,8 @@ class Trainer(SupervisedTrainer):
         precision: ``auto`` times the step on the first batch (see :mod:`pipeline.engines.precision`); or its name.
         clip_gradient_norm: largest L2 norm of all gradients together; ``None`` leaves them.
         schedule: of learning rate and time; without one the rate stays and ``max_epochs`` ends the run.
+        augmentation: called with each batch as the loader gives it and the device, before all else; what it returns is
+            the batch (`pipeline.transforms.AugmentationChain.on_batch`).
         kwargs: of MONAI's ``SupervisedTrainer``, by its names.
 
     ``engine.state`` gains ``precision``, ``gradient_norm``, ``iteration_s`` (seconds of the last iteration, waiting
@@ -94,8 +96,10 @@ class Trainer(SupervisedTrainer):
         precision: str = "auto",
         clip_gradient_norm: float | None = 12.0,
         schedule: Schedule | None = None,
+        augmentation: Callable[[dict, torch.device], dict] | None = None,
         **kwargs: Any,
     ) -> None:
+        self.augmentation = augmentation
         self.requested_precision, self.clip_gradient_norm = precision, clip_gradient_norm
         self._clock = _Clock()
         # Before all other handlers: they read how far the run has come and what its steps took.
@@ -173,6 +177,8 @@ class Trainer(SupervisedTrainer):
 
     def _iteration(self, engine: Engine, batchdata: dict[str, torch.Tensor]) -> dict:
         state = self.state
+        if self.augmentation is not None:
+            batchdata = engine.state.batch = self.augmentation(batchdata, state.device)
         batch = self.prepare_batch(batchdata, state.device, self.non_blocking, **self.to_kwargs)
         inputs, targets = _plain(batch[0]), self._targets(_plain(batch[1]), batchdata)
         if state.precision is None:

@@ -5,9 +5,11 @@ To add one: a file of at most 80 lines with a class whose ``attach(engine)`` reg
 ``attach``.
 """
 
+from pipeline.handlers.calibration import CalibrationScores
 from pipeline.handlers.case_measures import CaseMeasures
 from pipeline.handlers.checkpoints import BestWeights, Resumable
 from pipeline.handlers.console import CaseProgress, EpochProgress, ValidationLine
+from pipeline.handlers.instance_scores import InstanceScores
 from pipeline.handlers.membrane_measures import MembraneMeasures
 from pipeline.handlers.metrics_csv import MetricsCsv
 from pipeline.handlers.overlay import OverlayImages
@@ -18,9 +20,11 @@ from pipeline.handlers.validation import Validation
 
 __all__ = [
     "BestWeights",
+    "CalibrationScores",
     "CaseMeasures",
     "CaseProgress",
     "EpochProgress",
+    "InstanceScores",
     "MembraneMeasures",
     "MetricsCsv",
     "OverlayImages",

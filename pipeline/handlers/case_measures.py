@@ -26,11 +26,10 @@ from pipeline.metrics import (
     diagonal_mm,
     measure_case,
     summarise,
-    write_cases,
-    write_summary,
+    write_tables,
 )
 
-LOGGED = ("dice", "iou", "hausdorff_95_mm", "hausdorff_95_mm_penalised")
+LOGGED = ("dice", "iou", "hausdorff_95_mm", "hausdorff_95_mm_penalised", "lesion_f1", "absolute_volume_difference_ml")
 
 
 class CaseMeasures(Metric):
@@ -40,8 +39,8 @@ class CaseMeasures(Metric):
     "lesion"}}}``.
 
     At the end of an epoch ``engine.state.metrics`` holds the mean Dice over classes under the name that the metric was
-    attached with; ``iou``, ``hausdorff_95_mm`` and ``hausdorff_95_mm_penalised`` as means over classes and, with
-    ``_<class>`` behind, per class, as for ``dice``; the counts ``missed`` and ``false_alarms``, likewise; and
+    attached with; the other measures of `LOGGED` as means over classes and, with ``_<class>`` behind, per class, as for
+    ``dice``; the counts ``missed`` and ``false_alarms``, likewise; and
     ``cases``. A mean that does not exist (the distance where every case was missed) is left out, so that a curve has
     a gap there and not a value. ``engine.state.case_rows`` and ``engine.state.summary``, also on the metric as
     ``rows`` and ``summary``, have everything. ``pipeline.metrics.summarise`` says how averages count what is empty.
@@ -52,7 +51,9 @@ class CaseMeasures(Metric):
     Args:
         classes: id -> name of the classes, ids from 1.
         tolerance_mm: tolerance of the normalised surface Dice, in the rows.
-        output_dir: where rank 0 writes ``cases.csv`` and ``summary.json`` after every epoch; by default nowhere.
+        lesion_overlap: share of a lesion that must be covered for it to be found; 0 asks for one voxel.
+        output_dir: where rank 0 writes the tables (`pipeline.metrics.write_tables`) after every epoch; by default
+            nowhere.
         output_transform: gives (predictions, labels) from the engine's output: two lists of (1, H, W, D) or (1, H, W)
             integer label maps on each case's own grid. Labels are MetaTensors: their affine gives the spacing. The
             case's id is ``case_id`` in the meta of either, or else the last folder and the name of the label's file.
@@ -66,11 +67,12 @@ class CaseMeasures(Metric):
         self,
         classes: Mapping[int, str] | Mapping[str, str],
         tolerance_mm: float = 1.0,
+        lesion_overlap: float = 0.0,
         output_dir: str | PathLike[str] | None = None,
         output_transform: Callable[[Any], Any] = from_engine(["pred", "label"]),  # noqa: B008 - it has no state
     ) -> None:
         self.classes = class_names(classes)
-        self.tolerance_mm = tolerance_mm
+        self.tolerance_mm, self.lesion_overlap = tolerance_mm, lesion_overlap
         self.output_dir = None if output_dir is None else Path(output_dir)
         super().__init__(output_transform=output_transform, skip_unrolling=True)
 
@@ -101,7 +103,7 @@ class CaseMeasures(Metric):
                 fix="restore the prediction before it is measured",
             )
         spacing = grid.spacing_mm[: label.ndim - 1]
-        results = measure_case(prediction[0], label[0], spacing, self.classes, self.tolerance_mm)
+        results = measure_case(prediction[0], label[0], spacing, self.classes, self.tolerance_mm, self.lesion_overlap)
         diagonal = diagonal_mm(label.shape[1:], spacing)
         return [Row(case_id, diagonal, result) for result in results]
 
@@ -128,8 +130,7 @@ class CaseMeasures(Metric):
         engine.state.case_rows, engine.state.summary = self.rows, self.summary
         if self.output_dir is not None and idist.get_rank() == 0:
             self.output_dir.mkdir(parents=True, exist_ok=True)
-            write_cases(self.rows, self.output_dir / "cases.csv")
-            write_summary(self.summary, self.output_dir / "summary.json")
+            write_tables(self.rows, self.summary, self.output_dir)
 
 
 def _figures(summary: Summary) -> dict[str, float]:

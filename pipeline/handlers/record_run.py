@@ -3,72 +3,91 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import ignite.distributed as idist
-import torch
 from ignite.engine import Engine, Events
 
 from pipeline.data import Split, write_split
+from pipeline.data.provenance import (
+    RECORD,
+    bundle_identity,
+    command_line,
+    environment,
+    input_digests,
+    known_digests,
+    run_digests,
+    weights_identity,
+)
+from pipeline.data.pseudonyms import MARK
 from pipeline.data.splits import fingerprint
 from pipeline.io.atomic import write_text
 
-_PACKAGES = ("monai-volume-pipeline", "torch", "monai", "pytorch-ignite", "nibabel", "SimpleITK", "numpy", "scipy")
-
-
-def environment() -> dict[str, Any]:
-    """Versions and hardware of this process, without names of people, machines or folders."""
-    return {
-        "versions": {name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()},
-        "system": platform.system(),
-        "processor": _processor(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:  # run from a checkout that was never installed
-        return None
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
 
 class RecordRun:
-    """Writes the run's versions, hardware, seed, precision, split and refused cases; its durations when it ends.
+    """Writes what a run is made of: digests of its inputs, bundle, weights and files, versions, hardware, seed,
+    precision, commands, split and refused cases; its durations when it ends.
+
+    Files of cases are read for their digests beside the run, which does not wait for it before its end. A run that is
+    resumed keeps the commands that it was started with before.
 
     Args:
         run_dir: of the run.
         seed: of the run.
         datasets: part -> :class:`pipeline.data.CaseDataset`: ``train`` and ``validate``, or ``validate`` alone.
+        bundle_root: folder of the bundle, unless the record that is already there names it.
+        weights: the file, or the files, of the weights that are evaluated.
     """
 
-    def __init__(self, run_dir: str, seed: int, datasets: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        run_dir: str,
+        seed: int,
+        datasets: dict[str, Any],
+        bundle_root: str | None = None,
+        weights: str | Sequence[str] | None = None,
+    ) -> None:
         self.run_dir, self.seed, self.datasets = Path(run_dir), seed, datasets
+        self.bundle_root, self.weights = bundle_root, weights
         self.started = time.time()
+        self._inputs: dict[str, dict[str, str]] | None = None
+        self._reader: Thread | None = None
+        self._lasting: dict[str, Any] = {}
 
     def attach(self, engine: Engine) -> None:
         if idist.get_rank() > 0:
             return
+        engine.add_event_handler(Events.STARTED, self._begin)
         if "train" in self.datasets:
             engine.add_event_handler(Events.STARTED, self._write_split)
         engine.add_event_handler(Events.STARTED, self._write, "running")
         engine.add_event_handler(Events.COMPLETED, self._write, "completed")
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._interrupted)
+
+    def _begin(self, engine: Engine) -> None:
+        items = [item for dataset in self.datasets.values() for item in dataset.data]
+        pseudonymous = any(isinstance(item, Mapping) and item.get(MARK) for item in items)
+        file = self.run_dir / RECORD
+        before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        bundle = before.get("bundle")
+        if bundle is None and self.bundle_root is not None:
+            bundle = bundle_identity(Path(self.bundle_root))
+        self._lasting = {
+            "commands": [*before.get("commands", []), command_line(pseudonymous)],
+            "bundle": bundle,
+            "weights": None if self.weights is None else weights_identity(self.weights, pseudonymous),
+        }
+
+        def read() -> None:
+            self._inputs = input_digests(items, known_digests())
+
+        self._reader = Thread(target=read, name="digests", daemon=True)
+        self._reader.start()
 
     def _write_split(self, engine: Engine) -> None:
         # Beside the weights, and published with them: an evaluation must know what they were trained on.
@@ -87,10 +106,15 @@ class RecordRun:
     def _write(self, engine: Engine, status: str) -> None:
         state = engine.state
         precision = getattr(state, "precision", getattr(engine, "precision", None))
+        now = time.time()
+        if status == "completed" and self._reader is not None:
+            self._reader.join()
         record = {
+            "kind": "train" if "train" in self.datasets else "evaluate",
             "status": status,
-            "started": datetime.fromtimestamp(self.started, timezone.utc).isoformat(timespec="seconds"),
-            "seconds": round(time.time() - self.started, 1),
+            "started": _moment(self.started),
+            "ended": None if status == "running" else _moment(now),
+            "seconds": round(now - self.started, 1),
             "seed": self.seed,
             "epochs": state.epoch,
             "iterations": state.iteration,
@@ -105,5 +129,12 @@ class RecordRun:
                 for part, dataset in self.datasets.items()
                 for refusal in dataset.refused
             ],
+            **self._lasting,
+            "inputs": self._inputs,
+            "files": run_digests(self.run_dir) if status == "completed" else None,
         } | environment()
-        write_text(self.run_dir / "run.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        write_text(self.run_dir / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")

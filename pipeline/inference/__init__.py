@@ -6,6 +6,7 @@ on the inputs' own spatial size; name it here, and ``tests/contracts/test_infere
 
 from pipeline.inference.averaging import mean_logits
 from pipeline.inference.components import fill_holes, keep_largest_component, remove_small_components
+from pipeline.inference.dense_crf import DenseCRFd, dense_crf
 from pipeline.inference.ensemble import Ensemble
 from pipeline.inference.margin import inside_margin, output_margin
 from pipeline.inference.mirroring import mirrored
@@ -20,6 +21,7 @@ from pipeline.inference.slabs import Slabs
 from pipeline.inference.sliding_window import SlidingWindowInferer
 
 __all__ = [
+    "DenseCRFd",
     "Ensemble",
     "OverlapTileInferer",
     "Restored",
@@ -27,6 +29,7 @@ __all__ = [
     "SaveImageOnGridd",
     "Slabs",
     "SlidingWindowInferer",
+    "dense_crf",
     "fill_holes",
     "inside_margin",
     "keep_largest_component",

@@ -77,11 +77,10 @@ class Blending:
         # From the fastest axis to the slowest: take what the window before has left, leave what the next one reaches.
         for level, axis in reversed(list(enumerate(placement.order))):
             others = tuple(numbers[other] for other in placement.order[level + 1 :])
-            if numbers[axis]:
-                left = self._carried(axis, logits).take((axis, others))
-                block.narrow(axis + 1, 0, left.shape[axis + 1]).add_(left)
-                del left
-            if numbers[axis] + 1 < len(placement.starts[axis]):
+            left = placement.tile[axis] - placement.final(axis, numbers[axis] - 1) if numbers[axis] else 0
+            if left:
+                self._carried(axis, logits).add_to(block.narrow(axis + 1, 0, left), (axis, others))
+            if final[axis] < placement.tile[axis]:
                 rest = block.narrow(axis + 1, final[axis], placement.tile[axis] - final[axis])
                 self._carried(axis, logits).put((axis, others), rest)
             block = block.narrow(axis + 1, 0, final[axis])

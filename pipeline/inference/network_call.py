@@ -80,7 +80,7 @@ def predicted(
     Args:
         images: (B, C, *spatial), large enough for the placement.
         batch_size: windows per call; ``"auto"`` is what half of a GPU's free memory takes, by what the first window
-            took, and 1 on a CPU, where more take longer.
+            took, and 1 on a CPU, where more gain little.
         background: see `pipeline.inference.SlidingWindowInferer`.
     """
     corners = [(b, placement.corner(numbers)) for b in range(len(images)) for numbers in placement]

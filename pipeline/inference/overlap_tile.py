@@ -50,7 +50,7 @@ class OverlapTileInferer(SlidingWindowInferer):
         average: str = "logits",
         scales: Sequence[float] = (1.0,),
         background: float | None = None,
-        memory_mib: float = 1024,
+        memory_mib: float = 512,
     ) -> None:
         super().__init__(
             roi_size,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,25 +88,17 @@ def restore_to_grid(
         for target in _slabs(_target(to_scores, shape, sources, low, high), slab_values // classes):
             to_piece = to_scores.copy()
             to_piece[:3, 3] += to_scores[:3, :3] @ [part.start for part in target]
-            inside = None if sources is not None else _inside(to_piece, target, low, high).to(piece.device)
+            # What is not asked of this piece, of a box that lies obliquely in it, stays what other pieces say.
+            inside: Any = ... if sources is not None else _inside(to_piece, target, low, high).to(piece.device)
             to_piece[:3, 3] -= [part.start for part in place]
-            values = _values(
-                piece,
-                to_piece,
-                [part.stop - part.start for part in target],
-                sources,
-                activation if softmax else None,
-                needed=keep_probabilities or regions is not None,
-            )
+            lengths = [part.stop - part.start for part in target]
+            needed = keep_probabilities or regions is not None
+            values = _values(piece, to_piece, lengths, sources, activation if softmax else None, needed)
             found = _most_probable(values) if regions is None else _of_regions(values, regions)
-            if inside is None:
-                labels[target] = found.to(labels.dtype)
-                if probabilities is not None:
-                    probabilities[(slice(None), *target)] = values
-            else:
-                labels[target][inside] = found[inside].to(labels.dtype)
-                if probabilities is not None:
-                    probabilities[(slice(None), *target)][:, inside] = values[:, inside]
+            labels[target][inside] = found[inside].to(labels.dtype)
+            if probabilities is not None:
+                probabilities[(slice(None), *target)][:, inside] = values[:, inside]
+        del piece  # not to be held while the network runs again
     if flat:
         return labels[..., 0], None if probabilities is None else probabilities[..., 0]
     return labels, probabilities

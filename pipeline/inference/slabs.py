@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from math import prod
 
 import torch
 
@@ -35,29 +36,40 @@ class Slabs:
         self._blocks = blocks
 
     def __iter__(self) -> Iterator[tuple[Box, torch.Tensor]]:
-        """(place in the image, logits (K, *piece)), each of its own memory."""
+        """(place in the image, logits (K, *piece)), in memory that the next piece uses again."""
         faces: dict[int, torch.Tensor] = {}  # per axis: the last voxels of the pieces that the next ones will need
+        memory = torch.empty(0)
         for place, block in self._blocks():
-            # By one voxel more on every axis on which there is one before.
-            before = [min(1, part.start) for part in place]
-            whole = tuple(slice(part.start - n, part.stop) for part, n in zip(place, before, strict=True))
-            piece = block.new_empty((len(block), *(part.stop - part.start for part in whole)))
-            piece[(slice(None), *(slice(n, None) for n in before))] = block
-            for axis in self._order:
-                if before[axis]:
-                    here, there = self._face(axis, place, before)
-                    piece[here].narrow(axis + 1, 0, 1).copy_(faces[axis][there])
-            for axis in self._order:
-                if place[axis].stop < self.spatial_shape[axis]:
-                    here, there = self._face(axis, place, before)
-                    face = piece[here].narrow(axis + 1, piece.shape[axis + 1] - 1, 1)
-                    size = list(face.shape)
-                    for faster in self._faster(axis):
-                        size[faster + 1] = self.spatial_shape[faster]
-                    if axis not in faces or list(faces[axis].shape) != size:
-                        faces[axis] = piece.new_empty(size)
-                    faces[axis][there] = face
-            yield whole, piece
+            largest = len(block) * prod(part.stop - part.start + 1 for part in place)
+            if memory.numel() < largest:
+                memory = block.new_empty(largest)
+            yield self._piece(place, block, memory, faces)
+            del block  # not to be held while the network runs again
+
+    def _piece(
+        self, place: Box, block: torch.Tensor, memory: torch.Tensor, faces: dict[int, torch.Tensor]
+    ) -> tuple[Box, torch.Tensor]:
+        # By one voxel more on every axis on which there is one before.
+        before = [min(1, part.start) for part in place]
+        whole = tuple(slice(part.start - n, part.stop) for part, n in zip(place, before, strict=True))
+        size = (len(block), *(part.stop - part.start for part in whole))
+        piece = memory[: prod(size)].view(size)
+        piece[(slice(None), *(slice(n, None) for n in before))] = block
+        for axis in self._order:
+            if before[axis]:
+                here, there = self._face(axis, place, before)
+                piece[here].narrow(axis + 1, 0, 1).copy_(faces[axis][there])
+        for axis in self._order:
+            if place[axis].stop < self.spatial_shape[axis]:
+                here, there = self._face(axis, place, before)
+                face = piece[here].narrow(axis + 1, piece.shape[axis + 1] - 1, 1)
+                across = list(face.shape)
+                for faster in self._faster(axis):
+                    across[faster + 1] = self.spatial_shape[faster]
+                if axis not in faces or list(faces[axis].shape) != across:
+                    faces[axis] = piece.new_empty(across)
+                faces[axis][there] = face
+        return whole, piece
 
     def _faster(self, axis: int) -> tuple[int, ...]:
         return self._order[self._order.index(axis) + 1 :]

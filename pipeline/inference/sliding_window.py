@@ -91,7 +91,7 @@ class SlidingWindowInferer(Inferer):
         average: str = "logits",
         scales: Sequence[float] = (1.0,),
         background: float | None = None,
-        memory_mib: float = 1024,
+        memory_mib: float = 512,
     ) -> None:
         overlaps = [overlap] if isinstance(overlap, (int, float)) else overlap
         _require("overlap", overlap, all(0 <= share < 1 for share in overlaps), "at least 0 and below 1")

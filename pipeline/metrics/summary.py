@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,7 +25,9 @@ from pipeline.metrics.case import ClassResult
 DISTANCES = ("hausdorff_mm", "hausdorff_95_mm", "assd_mm")
 MEASURES = (
     *("dice", "iou", "nsd", "tpr", "tnr", "fpr", "fnr", "ppv"),
-    *("volume_prediction_ml", "volume_reference_ml", "volume_difference_ml"),
+    *("volume_prediction_ml", "volume_reference_ml", "volume_difference_ml", "absolute_volume_difference_ml"),
+    *("lesion_f1", "lesion_precision", "lesion_recall"),
+    *("lesions_prediction", "lesions_reference", "absolute_lesion_count_difference"),
     *DISTANCES,
 )
 _RESAMPLES = 2000
@@ -181,7 +183,7 @@ def summarise(rows: Iterable[Row], seed: int = 0) -> Summary:
     return Summary(tuple(summaries), mean)
 
 
-def bootstrap(values: dict[str, Sequence[float]], seed: int = 0) -> dict[str, Statistics]:
+def bootstrap(values: Mapping[str, Sequence[float]], seed: int = 0) -> dict[str, Statistics]:
     """Statistics of measures that have one value per case and no classes.
 
     Args:

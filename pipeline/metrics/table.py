@@ -1,21 +1,49 @@
-"""The results as people read them: a file with a row per case and class, and a short table for the console."""
+"""The results as people read them: files with a row per case and class, their summary, a short table for the console.
+
+docs/measures.md says what each column means.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from io import StringIO
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from pipeline.io.atomic import write_text
 from pipeline.metrics.case import ClassResult
-from pipeline.metrics.summary import ClassSummary, Row, Summary
+from pipeline.metrics.summary import ClassSummary, Row, Statistics, Summary
 
-_COLUMNS = ("case_id", *(field.name for field in fields(ClassResult)), "diagonal_mm")
+COLUMNS = ("case_id", *(field.name for field in fields(ClassResult)), "diagonal_mm")
+"""Of ``cases.csv``, and the keys of each object in ``cases.json``."""
+COUNTS = ("cases", "missed", "false_alarms", "absent")
+"""Columns of ``summary.csv`` that say on what its averages rest."""
+
+
+def write_tables(rows: Sequence[Row], summary: Summary, folder: str | PathLike[str]) -> None:
+    """Writes ``cases.csv``, ``cases.json``, ``summary.csv`` and ``summary.json``, each whole or not at all.
+
+    Raises:
+        DataError: one can't be written.
+    """
+    write_cases(rows, Path(folder) / "cases.csv")
+    cases = [{name: _or_none(value) for name, value in _cells(row).items()} for row in rows]
+    write_text(Path(folder) / "cases.json", json.dumps(cases, indent=1, allow_nan=False) + "\n")
+    write_summary(summary, Path(folder) / "summary.json")
+    of_statistics = [field.name for field in fields(Statistics)]
+    table = []
+    for line in (*summary.classes, summary.mean):
+        counts = {name: getattr(line, name) for name in COUNTS}
+        table += [
+            {"class_name": line.class_name, "measure": name} | counts | asdict(found)
+            for name, found in line.measures.items()
+        ]
+    _write_csv(("class_name", "measure", *COUNTS, *of_statistics), table, Path(folder) / "summary.csv")
 
 
 def write_cases(rows: Iterable[Row], path: str | PathLike[str]) -> None:
@@ -26,13 +54,7 @@ def write_cases(rows: Iterable[Row], path: str | PathLike[str]) -> None:
     Raises:
         DataError: it can't be written.
     """
-    text = StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(_COLUMNS)
-    for row in rows:
-        cells: dict[str, Any] = {"case_id": row.case_id, "diagonal_mm": row.diagonal_mm} | asdict(row.result)
-        writer.writerow(["" if isinstance(cells[c], float) and math.isnan(cells[c]) else cells[c] for c in _COLUMNS])
-    write_text(path, text.getvalue())
+    _write_csv(COLUMNS, map(_cells, rows), path)
 
 
 def write_summary(summary: Summary, path: str | PathLike[str]) -> None:
@@ -42,6 +64,25 @@ def write_summary(summary: Summary, path: str | PathLike[str]) -> None:
         DataError: it can't be written.
     """
     write_text(path, json.dumps(summary.to_dict(), indent=2, allow_nan=False) + "\n")
+
+
+def _cells(row: Row) -> dict[str, Any]:
+    cells = {"case_id": row.case_id, "diagonal_mm": row.diagonal_mm} | asdict(row.result)
+    return {name: cells[name] for name in COLUMNS}
+
+
+def _write_csv(columns: Sequence[str], lines: Iterable[Mapping[str, Any]], path: str | PathLike[str]) -> None:
+    text = StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    for line in lines:
+        values = (_or_none(line[name]) for name in columns)
+        writer.writerow(["" if value is None else value for value in values])
+    write_text(path, text.getvalue())
+
+
+def _or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def format_table(summary: Summary) -> str:

@@ -8,10 +8,26 @@ network says in `output_margin` how many voxels it loses per side and axis. Argu
 `inference_...`.
 """
 
+from pipeline.networks.deeplab import DeepLabV3Plus
+from pipeline.networks.fcn import FCN
 from pipeline.networks.multi_encoder_unet import MultiEncoderUNet
+from pipeline.networks.pspnet import PSPNet
+from pipeline.networks.segnet import SegNet
+from pipeline.networks.u2net import U2Net
 from pipeline.networks.unet import UNet
 from pipeline.networks.unet_3plus import UNet3Plus
 from pipeline.networks.unet_as_published import UNetAsPublished
 from pipeline.networks.unet_plus_plus import UNetPlusPlus
 
-__all__ = ["MultiEncoderUNet", "UNet", "UNet3Plus", "UNetAsPublished", "UNetPlusPlus"]
+__all__ = [
+    "FCN",
+    "DeepLabV3Plus",
+    "MultiEncoderUNet",
+    "PSPNet",
+    "SegNet",
+    "U2Net",
+    "UNet",
+    "UNet3Plus",
+    "UNetAsPublished",
+    "UNetPlusPlus",
+]

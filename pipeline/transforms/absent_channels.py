@@ -33,3 +33,14 @@ class ZeroAbsentChannelsd(MapTransform):
                 image[~present] = 0
                 item[key] = image
         return item
+
+    def on_batch(self, batch: dict[Hashable, Any]) -> dict[Hashable, Any]:
+        """The same for a batch: images (B, C, ...) on any device, ``present`` (B, C)."""
+        present = torch.as_tensor(batch.get(PRESENT, True))
+        if present.all():
+            return batch
+        zeroed = {}
+        for key in self.key_iterator(batch):
+            absent = ~present.to(batch[key].device)
+            zeroed[key] = batch[key].masked_fill(absent.reshape(*absent.shape, *[1] * (batch[key].ndim - 2)), 0)
+        return {**batch, **zeroed}

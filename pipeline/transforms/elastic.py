@@ -31,7 +31,7 @@ UNET_2015_POINTS = 3
 """Control points per axis of the first U-Net's deformation."""
 
 
-def _std_factor(dims: int) -> float:
+def std_factor(dims: int) -> float:
     """Standard deviation of the displacement, averaged over space, per that of the control vectors: the square root of
     the integral of B squared (151/315 per axis), to the power of the axes."""
     return (151 / 315) ** (dims / 2)
@@ -39,7 +39,7 @@ def _std_factor(dims: int) -> float:
 
 def max_std_mm(control_spacing_mm: float, dims: int = 3) -> float:
     """The largest standard deviation of the displacement, mm: the bound then stands at two deviations."""
-    return BOUND * control_spacing_mm * _std_factor(dims) / 2
+    return BOUND * control_spacing_mm * std_factor(dims) / 2
 
 
 def bspline_weights(positions: np.ndarray, num_control: int) -> np.ndarray:
@@ -81,7 +81,7 @@ def sample_control_vectors(
         (axes, *shape) float32, mm; each component clipped at the bound that excludes folding.
     """
     dims = len(shape)
-    vectors = random.normal(0, std_mm / _std_factor(dims), size=(dims, *shape))
+    vectors = random.normal(0, std_mm / std_factor(dims), size=(dims, *shape))
     limit = BOUND * np.asarray(control_spacing_mm).reshape(dims, *[1] * dims)
     return np.clip(vectors, -limit, limit).astype(np.float32)
 

@@ -23,6 +23,15 @@ LEAST_BACKGROUND_SHARE = 0.05
 _MOST_SAMPLES = 1_000_000
 
 
+def zero_key(key: Hashable) -> str:
+    """Entry of an item, (C,) float32: what an original intensity of 0 has become in each channel of image ``key``.
+
+    >>> zero_key("image")
+    'image_zero'
+    """
+    return f"{key}_zero"
+
+
 def has_background(channel: np.ndarray) -> bool:
     """Whether 0 stands for "outside the body" in a channel (H, W[, D]): where many voxels are exactly 0."""
     return bool(1 - np.count_nonzero(channel) / channel.size >= LEAST_BACKGROUND_SHARE)
@@ -61,6 +70,13 @@ def z_score(
     Raises:
         DataError: a constant channel.
     """
+    return _z_score_and_zero(channel, lower, upper, inside)[0]
+
+
+def _z_score_and_zero(
+    channel: np.ndarray, lower: float = 0.05, upper: float = 99.95, inside: np.ndarray | None = None
+) -> tuple[np.ndarray, float]:
+    """`z_score`, and where 0 lies on its scale: -mean / std."""
     if inside is None:
         inside = body_mask(channel[None])
     values = channel[inside]
@@ -83,7 +99,7 @@ def z_score(
     mean, std = values.mean(dtype=np.float64), values.std(dtype=np.float64)
     result = np.zeros(channel.shape, np.float32)
     result[inside] = (values - mean) / std
-    return result
+    return result, float(-mean / std)
 
 
 def percentile_scale(
@@ -116,15 +132,22 @@ def window(channel: np.ndarray, lower_hu: float, upper_hu: float) -> np.ndarray:
     return result
 
 
-_SCHEMES: dict[str, tuple[Callable[..., np.ndarray], dict[str, float | None]]] = {
-    "z_score": (z_score, {"lower": 0.05, "upper": 99.95}),
-    "percentile": (percentile_scale, {"lower": 0.5, "upper": 99.0}),
-    "window": (window, {"lower_hu": None, "upper_hu": None}),
+def _window_and_zero(channel: np.ndarray, lower_hu: float, upper_hu: float) -> tuple[np.ndarray, float]:
+    return window(channel, lower_hu, upper_hu), (0 - lower_hu) / (upper_hu - lower_hu)
+
+
+_SCHEMES: dict[str, tuple[Callable[..., tuple[np.ndarray, float]], dict[str, float | None]]] = {
+    "z_score": (_z_score_and_zero, {"lower": 0.05, "upper": 99.95}),
+    "percentile": (_z_score_and_zero, {"lower": 0.5, "upper": 99.0}),  # `percentile_scale`
+    "window": (_window_and_zero, {"lower_hu": None, "upper_hu": None}),
 }
 
 
 class NormalizeChannelsd(MapTransform):
     """Normalise each channel of a stack by its own scheme; channels that the case lacks stay 0.
+
+    Where 0 of the original unit has come to lie is kept beside the image, under `zero_key`: what multiplies original
+    intensities later, such as `RandPerfusiond`, must know it.
 
     Args:
         keys: images (C, H, W, D) or (C, H, W).
@@ -164,6 +187,7 @@ class NormalizeChannelsd(MapTransform):
                 raise DataError(f"{len(image)} channels", case=case_id, file=file, expected=", ".join(self.channels))
             array = np.asarray(image, dtype=np.float32)
             result = np.zeros(array.shape, np.float32)
+            zeros = np.zeros(len(array), np.float32)
             present = np.broadcast_to(np.asarray(item.get(PRESENT, True), dtype=bool), len(array))
             inside = body_mask(array[present])
             for index, (name, (scheme, arguments)) in enumerate(zip(self.channels, self.schemes, strict=True)):
@@ -171,9 +195,9 @@ class NormalizeChannelsd(MapTransform):
                     continue
                 try:
                     own: dict[str, Any] = dict(arguments)
-                    if scheme is not window and has_background(array[index]):
+                    if scheme is not _window_and_zero and has_background(array[index]):
                         own["inside"] = inside
-                    result[index] = scheme(array[index], **own)
+                    result[index], zeros[index] = scheme(array[index], **own)
                 except PipelineError as error:
                     raise DataError(
                         f"{error.found} in channel {name}",
@@ -183,6 +207,7 @@ class NormalizeChannelsd(MapTransform):
                         fix=error.fix,
                     ) from error
             item[key] = convert_to_dst_type(torch.from_numpy(result), dst=image, dtype=torch.float32)[0]
+            item[zero_key(key)] = torch.from_numpy(zeros)
         return item
 
 

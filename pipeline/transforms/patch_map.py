@@ -24,6 +24,7 @@ import torch
 
 from pipeline.errors import DataError
 from pipeline.transforms.elastic import axis_weights, bicubic_displacement_mm, bicubic_weights, displacement_mm
+from pipeline.transforms.patch_reach import affine_range, displaced_range
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,12 +185,12 @@ class PatchMap:
     low: tuple[int, ...]
     high: tuple[int, ...]
 
-    def from_box(self) -> PatchMap:
-        """The same patch of a copy of the box from ``low``, to ``high`` + 1."""
+    def moved(self, first: Sequence[int]) -> PatchMap:
+        """The same patch of a box that begins at voxel ``first``."""
         affine = self.affine.copy()
-        affine[:, 3] -= self.low
-        high = tuple(last - first for first, last in zip(self.low, self.high, strict=True))
-        return PatchMap(affine, self.control, self.weights, (0, 0, 0), high)
+        affine[:, 3] -= first
+        low, high = (tuple(int(a - b) for a, b in zip(ends, first, strict=True)) for ends in (self.low, self.high))
+        return PatchMap(affine, self.control, self.weights, low, high)
 
 
 def patch_map(parameters: SpatialPatchParameters, patch_size: Sequence[int], spacing_mm: Sequence[float]) -> PatchMap:
@@ -197,31 +198,30 @@ def patch_map(parameters: SpatialPatchParameters, patch_size: Sequence[int], spa
     dims = len(patch_size)
     linear, centre = linear_part(parameters, patch_size, spacing_mm)
     affine = np.zeros((3, 4))
-    steps = linear * np.asarray(spacing_mm, dtype=np.float64)
+    # A crop's steps are whole: a voxel of it is one of the volume, and not nearly one.
+    steps = np.diag(np.where(parameters.flips, -1.0, 1.0)) if parameters.is_crop else linear * np.asarray(spacing_mm)
     affine[-dims:, 3 - dims : 3] = steps
     affine[-dims:, 3] = centre - steps @ ((np.asarray(patch_size) - 1) / 2)
-    corners = steps[:, :, None] * np.stack([np.zeros(dims), np.asarray(patch_size) - 1], axis=1)
-    low = affine[-dims:, 3] + corners.min(2).sum(1)
-    high = affine[-dims:, 3] + corners.max(2).sum(1)
+    own = affine[-dims:, 3 - dims :]
+    low, high = affine_range(own, patch_size)
     control = np.zeros((3, 0, 0, 0), np.float32)
     weights = [np.zeros((size, 0), np.float32) for size in (1, *patch_size)[-3:]]
     if parameters.control is not None:
-        points = parameters.control.shape[1:]
+        points, apart = parameters.control.shape[1:], parameters.control_spacing_mm
         moved = np.tensordot(linear, parameters.control, axes=1).astype(np.float32)
         control = np.zeros((3, *(1, *points)[-3:]), np.float32)
         control[-dims:] = moved.reshape(dims, *control.shape[1:])
-        weights = [np.ones((1, 1), np.float32)] * (3 - dims) + [
+        weights = [
             (
                 bicubic_weights(int(size), n)
-                if parameters.control_spacing_mm is None
-                else axis_weights(int(size), float(side), float(parameters.control_spacing_mm[axis]), n)
+                if apart is None
+                else axis_weights(int(size), float(side), float(apart[axis]), n)
             ).numpy()
             for axis, (size, side, n) in enumerate(zip(patch_size, spacing_mm, points, strict=True))
         ]
-        # Weights sum to 1; where some are negative (bicubic), the sum of their absolute values bounds the displacement.
-        stretch = math.prod(float(np.abs(w).sum(1).max()) for w in weights)
-        reach = np.abs(moved).reshape(dims, -1).max(1) * stretch
-        low, high = low - reach, high + reach
+        apart_voxels = None if apart is None else np.asarray(apart) / np.asarray(spacing_mm)
+        low, high = displaced_range(own, moved, weights, apart_voxels)
+        weights = [np.ones((1, 1), np.float32)] * (3 - dims) + weights
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise DataError("parameters of a patch that are not finite", expected="numbers")
     # One voxel more on each side: coordinates are rounded to float32.

@@ -13,9 +13,8 @@ import torch
 from torch.nn.functional import grid_sample
 
 from pipeline.transforms.patch_map import SpatialPatchParameters, border_index, patch_map, source_coordinates
+from pipeline.transforms.patch_window import Window, crop_patch
 from pipeline.transforms.resampling import compiled_loop, resample
-
-_LAST_PLACE = 2**31 - 1  # the compiled loop counts the places of a channel in 32 bits
 
 
 def read_box(volume: torch.Tensor, start: Sequence[int], shape: Sequence[int], border: str) -> torch.Tensor:
@@ -34,15 +33,6 @@ def read_box(volume: torch.Tensor, start: Sequence[int], shape: Sequence[int], b
     for axis, index in indices.items():
         volume = volume.index_select(axis, index)
     return volume
-
-
-def crop_patch(
-    volume: torch.Tensor, parameters: SpatialPatchParameters, patch_size: Sequence[int], border: str
-) -> torch.Tensor:
-    """The undeformed patch, its voxels bit for bit those of the volume; always a copy."""
-    patch = read_box(volume, parameters.start, patch_size, border)
-    axes = [axis for axis, flipped in enumerate(parameters.flips, start=1) if flipped]
-    return patch.flip(axes) if axes else patch.clone(memory_format=torch.contiguous_format)
 
 
 def interpolate_patch(
@@ -103,6 +93,53 @@ def _majority(local: torch.Tensor, box: torch.Tensor) -> torch.Tensor:
     return best
 
 
+class PatchSampler:
+    """Makes the patches of several volumes on one grid, of an image and its label, by one map.
+
+    Args:
+        parameters: where the patch lies and how it is deformed.
+        patch_size: voxels per axis.
+        spacing_mm: voxel size of the volumes.
+        shape: of the volumes, without channels.
+        border: how they go on beyond their ends, ``"mirror"`` or ``"edge"``.
+        compiled: by the compiled loop where it runs; False for torch always.
+    """
+
+    def __init__(
+        self,
+        parameters: SpatialPatchParameters,
+        patch_size: Sequence[int],
+        spacing_mm: Sequence[float],
+        shape: Sequence[int],
+        border: str = "mirror",
+        compiled: bool = True,
+    ) -> None:
+        self.parameters, self.patch_size, self.border = parameters, tuple(patch_size), border
+        self._loop = None if parameters.is_crop or not compiled else compiled_loop()
+        if parameters.is_crop:
+            self._window = Window.of_crop(parameters, patch_size, shape, border)
+        elif self._loop is not None:
+            self._map = patch_map(parameters, patch_size, spacing_mm)
+            self._window = Window.of_map(self._map, shape, border)
+        else:
+            self._coordinates = source_coordinates(parameters, patch_size, spacing_mm)
+
+    def __call__(self, volume: torch.Tensor, interpolation: str = "linear") -> torch.Tensor:
+        """One patch (C, *patch_size) of a volume (C, H, W[, D]): a crop where nothing is deformed, else interpolated.
+
+        Args:
+            volume: any; where linear, the result of an interpolation is float32.
+            interpolation: ``"linear"``; for labels ``"nearest"``, the nearest voxel, or ``"majority"``, the value that
+                the linearly interpolated masks of all values have most of.
+        """
+        if self.parameters.is_crop:
+            return crop_patch(self._window.read(volume), self._window, self.parameters, self.patch_size)
+        if self._loop is None:
+            return interpolate_patch(volume, self._coordinates, self.border, interpolation)
+        box = self._window.read(volume)
+        return resample(self._loop, box, self._window, self._map, self.patch_size, interpolation)
+
+
 def sample_patch(
     volume: torch.Tensor,
     parameters: SpatialPatchParameters,
@@ -112,25 +149,6 @@ def sample_patch(
     interpolation: str = "linear",
     compiled: bool = True,
 ) -> torch.Tensor:
-    """One patch (C, *patch_size) of a volume (C, H, W[, D]): a crop where nothing is deformed, else interpolated.
-
-    Args:
-        border: how the volume goes on beyond its ends, ``"mirror"`` or ``"edge"``.
-        interpolation: ``"linear"``; for labels ``"nearest"``, the nearest voxel, or ``"majority"``, the value that the
-            linearly interpolated masks of all values have most of.
-        compiled: by the compiled loop where it runs; False for torch always.
-    """
-    if parameters.is_crop:
-        return crop_patch(volume, parameters, patch_size, border)
-    loop = compiled_loop() if compiled else None
-    if loop is None:
-        coordinates = source_coordinates(parameters, patch_size, spacing_mm)
-        return interpolate_patch(volume, coordinates, border, interpolation)
-    drawn = patch_map(parameters, patch_size, spacing_mm)
-    extent = sum((size - 1) * step for size, step in zip(volume.shape[1:], volume.stride()[1:], strict=True))
-    other_type = interpolation == "linear" and volume.dtype != torch.float32
-    if other_type or extent > _LAST_PLACE:
-        low, high = drawn.low[-len(patch_size) :], drawn.high[-len(patch_size) :]
-        box = read_box(volume, low, [b - a + 2 for a, b in zip(low, high, strict=True)], border)
-        volume, drawn = box.float() if other_type else box.contiguous(), drawn.from_box()
-    return resample(loop, volume, drawn, patch_size, border, interpolation)
+    """One patch (C, *patch_size) of one volume (C, H, W[, D]); arguments as of `PatchSampler`."""
+    sampler = PatchSampler(parameters, patch_size, spacing_mm, volume.shape[1:], border, compiled)
+    return sampler(volume, interpolation)

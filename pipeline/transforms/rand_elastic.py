@@ -17,7 +17,7 @@ from monai.utils import ensure_tuple_rep
 from pipeline.errors import ConfigError
 from pipeline.transforms.elastic import control_shape, max_std_mm, sample_control_vectors
 from pipeline.transforms.patch_map import SpatialPatchParameters
-from pipeline.transforms.patch_sampling import sample_patch
+from pipeline.transforms.patch_sampling import PatchSampler
 from pipeline.transforms.resampling import compiled_loop
 from pipeline.transforms.spatial import shape_and_spacing_mm
 
@@ -147,9 +147,9 @@ class RandElasticd(Randomizable, MapTransform):
         dims = min((volume.ndim - 1 for volume in volumes.values()), default=3)
         shape, spacing_mm = shape_and_spacing_mm(item, volumes, dims)
         drawn, size = self.randomize(shape, spacing_mm), self.size_of(shape)
+        sampler = PatchSampler(drawn, size, spacing_mm, shape, self.border)
         for key, volume in volumes.items():
-            patch = sample_patch(volume, drawn, size, spacing_mm, self.border, self.interpolation[key])
-            item[key] = _with_meta(item[key], patch, drawn.start)
+            item[key] = _with_meta(item[key], sampler(volume, self.interpolation[key]), drawn.start)
         if self.parameters_key is not None:
             item[self.parameters_key] = drawn.to_json()
         return item

@@ -21,16 +21,19 @@ from types import ModuleType
 import numpy as np
 import torch
 
-from pipeline.transforms.patch_map import PatchMap, border_index
+from pipeline.transforms.patch_map import PatchMap
+from pipeline.transforms.patch_window import Window
 
 logger = logging.getLogger(__name__)
 
 _VOXELS_PER_THREAD = 20_000  # about 0.3 ms of work; handing it to a thread takes a tenth of that
 _SHARES_PER_THREAD = 4  # so that a thread that is held up does not hold up all
+_LAST_PLACE = 2**31 - 1  # the compiled loop counts the places of a channel in 32 bits
 _SAME_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _NO_TABLE = np.zeros(0, np.int32)
 _NO_WEIGHTS = np.zeros((1, 0), np.float32)
 _NOWHERE = PatchMap(np.zeros((3, 4)), np.zeros((3, 0, 0, 0), np.float32), (_NO_WEIGHTS,) * 3, (0, 0, 0), (0, 0, 0))
+_POINT = Window((0, 0, 0), (1, 1, 1), (1, 1, 1), "edge")
 _lock = Lock()
 _pools: dict[int, ThreadPoolExecutor] = {}
 
@@ -58,7 +61,7 @@ def _loaded() -> ModuleType | None:
         logger.info("Compiling the loop that resamples patches, once per machine; it takes about half a minute")
     for function in (loop.linear, loop.nearest, loop.majority):
         dtype = torch.float32 if function is loop.linear else torch.uint8
-        _run(function, torch.zeros(1, 1, 1, 1, dtype=dtype), _NOWHERE, (1, 1, 1), "edge")
+        _run(function, torch.zeros(1, 1, 1, 1, dtype=dtype), _POINT, _NOWHERE, (1, 1, 1))
     logger.info("Patches are resampled by the compiled loop, ready after %.1f s", time.perf_counter() - began)
     return loop
 
@@ -71,50 +74,51 @@ def compiled_loop() -> ModuleType | None:
 
 def resample(
     loop: ModuleType,
-    volume: torch.Tensor,
+    box: torch.Tensor,
+    window: Window,
     patch_map: PatchMap,
     patch_size: Sequence[int],
-    border: str,
     interpolation: str,
 ) -> torch.Tensor:
-    """The patch (C, *patch_size) of a volume (C, H, W[, D]).
+    """The patch (C, *patch_size) of a volume, out of a window of it.
 
     Voxels are read where they lie, whatever the order of axes in memory: of a mapped file, those alone that are needed.
 
     Args:
         loop: what `compiled_loop` gave.
-        volume: float32 where interpolation is ``"linear"``, otherwise of any type.
+        box: (C, H, W[, D]), what lies in the window; a view of the volume or a copy.
+        patch_map: of the volume.
         interpolation: ``"linear"``, ``"nearest"`` or ``"majority"``.
     """
-    dtype = volume.dtype
+    if interpolation == "linear":
+        box = box.float()
+    if sum((n - 1) * step for n, step in zip(box.shape[1:], box.stride()[1:], strict=True)) > _LAST_PLACE:
+        box = box.contiguous()
+    dtype = box.dtype
     if interpolation != "linear":
-        volume = volume.view(_SAME_SIZE[dtype.itemsize])  # labels are compared and copied, whatever their type
-    patch = _run(getattr(loop, interpolation), volume, patch_map, tuple(patch_size), border)
-    return patch.view(dtype).reshape(len(volume), *patch_size)
+        box = box.view(_SAME_SIZE[dtype.itemsize])  # labels are compared and copied, whatever their type
+    patch = _run(getattr(loop, interpolation), box, window, window.seen_from(patch_map), tuple(patch_size))
+    return patch.view(dtype).reshape(len(box), *patch_size)
 
 
 def _run(
-    function: Callable, volume: torch.Tensor, patch_map: PatchMap, patch_size: tuple[int, ...], border: str
+    function: Callable, box: torch.Tensor, window: Window, patch_map: PatchMap, patch_size: tuple[int, ...]
 ) -> torch.Tensor:
-    if volume.ndim == 3:
-        volume = volume[:, None]
-    channels, *size = volume.shape
+    if box.ndim == 3:
+        box = box[:, None]
+    channels, *size = box.shape
     # An axis of one voxel is not walked along, and a stride of 0 says so.
-    between, *strides = (step if n > 1 else 0 for n, step in zip(volume.shape, volume.stride(), strict=True))
-    memory = 1 + sum((n - 1) * step for n, step in zip(volume.shape, volume.stride(), strict=True))
-    flat = volume.as_strided((memory,), (1,)).numpy()
-    beyond = any(low < 0 or high >= n for low, high, n in zip(patch_map.low, patch_map.high, size, strict=True))
-    tables = [
-        (border_index(low, high - low + 2, n, border) * step).astype(np.int32) if beyond else _NO_TABLE
-        for low, high, n, step in zip(patch_map.low, patch_map.high, size, strides, strict=True)
-    ]
+    between, *strides = (step if n > 1 else 0 for n, step in zip(box.shape, box.stride(), strict=True))
+    memory = 1 + sum((n - 1) * step for n, step in zip(box.shape, box.stride(), strict=True))
+    flat = box.as_strided((memory,), (1,)).numpy()
+    tables = _border_tables(window, patch_map, size, strides)
     grid = np.array([channels, between, *strides, *size, *patch_map.low], dtype=np.int64)
     first, second, third = patch_map.weights
     moved = third.T != 0
     support = np.stack([moved.argmax(1), moved.shape[1] - moved[:, ::-1].argmax(1)], axis=1) * moved.any(1)[:, None]
     *_, height, width = (1, *patch_size)
     rows = math.prod(patch_size) // width
-    patch = torch.empty(channels, rows * width, dtype=volume.dtype)
+    patch = torch.empty(channels, rows * width, dtype=box.dtype)
     arguments = (
         flat, grid, *tables, patch_map.affine, patch_map.control, first, second, np.ascontiguousarray(third.T),
         support.astype(np.int64), height, width, patch.numpy(),
@@ -125,6 +129,20 @@ def _run(
         logger.warning("Compiled code could not be kept for the next time: %s", error)
         _in_threads(lambda begin, end: function(*arguments, begin, end), rows, channels * rows * width)
     return patch
+
+
+def _border_tables(
+    window: Window, patch_map: PatchMap, size: Sequence[int], strides: Sequence[int]
+) -> list[np.ndarray]:
+    """Per axis where in memory each voxel stands from ``patch_map.low`` on; empty where all lie in the window."""
+    if all(low >= 0 and high < n for low, high, n in zip(patch_map.low, patch_map.high, size, strict=True)):
+        return [_NO_TABLE] * 3
+    flat = 3 - len(window.first)  # axes that a section has not
+    tables = [np.zeros(3, np.int32)] * flat
+    for axis, first in enumerate(window.first):
+        low, high = patch_map.low[flat + axis], patch_map.high[flat + axis]
+        tables.append((window.index(axis, low + first, high - low + 2) * strides[flat + axis]).astype(np.int32))
+    return tables
 
 
 def _in_threads(work: Callable[[int, int], None], rows: int, voxels: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,19 +14,21 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable
 
 from pipeline.errors import ConfigError, DataError, GeometryError
+from pipeline.transforms.batch_sampling import BatchSampler
+from pipeline.transforms.deferred import DRAWN, DrawnPatch
 from pipeline.transforms.elastic import bicubic_bound_mm, control_shape, max_std_mm, sample_control_vectors, unet_2015
 from pipeline.transforms.foreground import foreground_voxels
-from pipeline.transforms.patch_map import SpatialPatchParameters
-from pipeline.transforms.patch_sampling import sample_patch
+from pipeline.transforms.patch_map import SpatialPatchParameters, patch_map
+from pipeline.transforms.patch_sampling import PatchSampler
+from pipeline.transforms.patch_window import Window
 from pipeline.transforms.resampling import compiled_loop
+from pipeline.transforms.spatial_ranges import angle_ranges, confined, scaling_ranges
 
 logger = logging.getLogger(__name__)
 
 Range = float | Sequence[float]
-THICK_RATIO = 3.0
-"""Slices thicker than this many of their pixels' widths are thick."""
-THICK_LIMIT_DEGREES = 5.0
-"""By how much they are turned out of their plane at most."""
+SPACING_MM = "spacing_mm"
+"""Entry of a patch, one number per axis: its voxel size, for the steps after this one. A patch has no affine."""
 
 LEAST_LABELLED_SHARE = 0.01
 """Of a patch: below, a warning. The published 3D U-Net labels 2.7%, the 2D one 46%."""
@@ -50,8 +52,10 @@ class RandSpatialPatchd(Randomizable, MapTransform):
     every case once: cases are balanced, whatever their size, and within a case its classes.
 
     The result holds plain tensors: a patch has no grid of its own to go back to, and a MetaTensor costs more time per
-    intensity transform and per collated batch than a small patch's interpolation. Other entries of the item are
-    passed on.
+    intensity transform and per collated batch than a small patch's interpolation. Its voxel size stands under
+    ``"spacing_mm"``. Other entries of the item are passed on.
+
+    `defer` and `apply` are a call in two halves, for batches that are made at once, see `AugmentationChain`.
 
     Args:
         keys: image (C, H, W, D) with an affine, and label (1, H, W, D), on one grid; of sections (C, H, W), (1, H, W).
@@ -159,12 +163,12 @@ class RandSpatialPatchd(Randomizable, MapTransform):
         self.foreground_share, self.affine_probability = foreground_share, affine_probability
         self.flip_axes, self.flip_probability = tuple(flip_axes), flip_probability
         self.elastic_probability, self.padding_mode = elastic_probability, padding_mode
-        self.rotation_degrees = _angle_ranges("rotation_degrees", rotation_degrees, dims)
-        self.shear_degrees = _angle_ranges("shear_degrees", shear_degrees, dims)
+        self.rotation_degrees = angle_ranges("rotation_degrees", rotation_degrees, dims)
+        self.shear_degrees = angle_ranges("shear_degrees", shear_degrees, dims)
         if any(abs(angle) >= 60 for limits in self.shear_degrees for angle in limits):
             raise ConfigError(f"shear_degrees={shear_degrees}", expected="less than 60 degrees")
         self.confine_thick_slices = confine_thick_slices
-        self.scaling = _scaling_ranges(scaling, dims)
+        self.scaling = scaling_ranges(scaling, dims)
         self.elastic = elastic
         spacing = np.broadcast_to(np.asarray(elastic_spacing_mm, dtype=float), dims)
         self.elastic_spacing_mm = tuple(float(value) for value in spacing)
@@ -202,8 +206,8 @@ class RandSpatialPatchd(Randomizable, MapTransform):
         if self.R.rand() < self.affine_probability:
             turns, shears = list(self.rotation_degrees), list(self.shear_degrees)
             if self.confine_thick_slices and self.dims == 3:
-                turns = _confined(turns, spacing_mm, ((1, 2), (0, 2), (0, 1)))
-                shears = _confined(shears, spacing_mm, ((0, 1), (0, 2), (1, 2)))
+                turns = confined(turns, spacing_mm, ((1, 2), (0, 2), (0, 1)))
+                shears = confined(shears, spacing_mm, ((0, 1), (0, 2), (1, 2)))
             rotation = tuple(self.R.uniform(low, high) for low, high in turns)
             if any(low != 0 or high != 0 for low, high in shears):
                 shear = tuple(self.R.uniform(low, high) for low, high in shears)
@@ -236,6 +240,34 @@ class RandSpatialPatchd(Randomizable, MapTransform):
         return tuple(start)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Any:
+        return self._patches(data, self._sample)
+
+    def defer(self, data: Mapping[Hashable, Any]) -> Any:
+        """Draw what a call draws, and make no patch: the item (or items) with the windows that `apply` needs.
+
+        Each volume's entry is the part of it that the patch looks at; `DRAWN` is added, see `DrawnPatch`.
+        """
+        return self._patches(data, self._windows)
+
+    def apply(
+        self,
+        boxes: Mapping[Hashable, Sequence[torch.Tensor]],
+        patches: Sequence[DrawnPatch],
+        device: torch.device,
+    ) -> dict[Hashable, torch.Tensor]:
+        """Make the patches of a batch of deferred items, on a device.
+
+        Args:
+            boxes: key -> per item what lies in its window.
+            patches: what was drawn for each item.
+
+        Returns:
+            key -> (B, C, *patch_size): on a CPU the numbers that calls give, elsewhere the same up to rounding.
+        """
+        sampler = BatchSampler(patches, self.patch_size, device)
+        return {key: sampler(parts, self._interpolation(key)) for key, parts in boxes.items()}
+
+    def _patches(self, data: Mapping[Hashable, Any], make: Callable[..., dict[Hashable, Any]]) -> Any:
         item = {key: value for key, value in data.items() if key != self.foreground_key}
         volumes = self._volumes(item)
         shape, spacing_mm = shape_and_spacing_mm(item, volumes, self.dims)
@@ -246,7 +278,7 @@ class RandSpatialPatchd(Randomizable, MapTransform):
         patches = []
         for _ in range(self.num_samples):
             parameters = self.randomize(shape, spacing_mm, foreground)
-            patches.append({**item, **self._sample(volumes, parameters, spacing_mm)})
+            patches.append({**item, **make(volumes, parameters, spacing_mm)})
             if self.parameters_key is not None:
                 patches[-1][self.parameters_key] = parameters.to_json()
         return patches[0] if self.num_samples == 1 else patches
@@ -271,18 +303,29 @@ class RandSpatialPatchd(Randomizable, MapTransform):
 
     def _sample(
         self, volumes: Mapping[Hashable, torch.Tensor], parameters: SpatialPatchParameters, spacing_mm: Sequence[float]
-    ) -> dict[Hashable, torch.Tensor]:
-        return {
-            key: sample_patch(
-                volume,
-                parameters,
-                self.patch_size,
-                spacing_mm,
-                self.padding_mode,
-                self.label_interpolation if key == self.label_key else "linear",
-            )
-            for key, volume in volumes.items()
+    ) -> dict[Hashable, Any]:
+        shape = next(iter(volumes.values())).shape[1:]
+        sampler = PatchSampler(parameters, self.patch_size, spacing_mm, shape, self.padding_mode)
+        patch = {key: sampler(volume, self._interpolation(key)) for key, volume in volumes.items()}
+        return {**patch, SPACING_MM: torch.tensor(spacing_mm, dtype=torch.float64)}
+
+    def _windows(
+        self, volumes: Mapping[Hashable, torch.Tensor], parameters: SpatialPatchParameters, spacing_mm: Sequence[float]
+    ) -> dict[Hashable, Any]:
+        shape = next(iter(volumes.values())).shape[1:]
+        if parameters.is_crop:
+            window = Window.of_crop(parameters, self.patch_size, shape, self.padding_mode)
+        else:
+            window = Window.of_map(patch_map(parameters, self.patch_size, spacing_mm), shape, self.padding_mode)
+        # Copies: a worker would send the whole volume that a view is of.
+        boxes = {
+            key: window.read(volume).clone(memory_format=torch.contiguous_format) for key, volume in volumes.items()
         }
+        drawn = DrawnPatch(parameters, tuple(spacing_mm), window, tuple(volumes))
+        return {**boxes, SPACING_MM: torch.tensor(spacing_mm, dtype=torch.float64), DRAWN: drawn}
+
+    def _interpolation(self, key: Hashable) -> str:
+        return self.label_interpolation if key == self.label_key else "linear"
 
 
 def shape_and_spacing_mm(
@@ -305,34 +348,3 @@ def shape_and_spacing_mm(
         raise DataError("arrays without an affine", case=case_id, expected=expected)
     affine = np.asarray(with_affine.affine, dtype=np.float64)
     return next(iter(shapes.values())), tuple(np.linalg.norm(affine[:3, :dims], axis=0).tolist())
-
-
-def _confined(
-    ranges: Sequence[tuple[float, float]], spacing_mm: Sequence[float], axes: Sequence[tuple[int, int]]
-) -> list[tuple[float, float]]:
-    """Angle ranges for a grid: those in a plane (its two ``axes``) with the thick axis cut to `THICK_LIMIT_DEGREES`."""
-    thick = int(np.argmax(spacing_mm))
-    others = max(side for axis, side in enumerate(spacing_mm) if axis != thick)
-    limit = THICK_LIMIT_DEGREES if spacing_mm[thick] > THICK_RATIO * others else math.inf
-    return [
-        (float(np.clip(low, -limit, limit)), float(np.clip(high, -limit, limit))) if thick in plane else (low, high)
-        for (low, high), plane in zip(ranges, axes, strict=True)
-    ]
-
-
-def _angle_ranges(name: str, value: Any, dims: int) -> tuple[tuple[float, float], ...]:
-    turns = 3 if dims == 3 else 1
-    values = [value] * turns if isinstance(value, int | float) else list(value)
-    ranges = [(-float(v), float(v)) if isinstance(v, int | float) else (float(v[0]), float(v[1])) for v in values]
-    if len(ranges) != turns or any(low > high for low, high in ranges):
-        expected = "one limit, or per axis a limit or (low, high)" if dims == 3 else "one limit, or [(low, high)]"
-        raise ConfigError(f"{name}={value}", expected=expected)
-    return tuple(ranges)
-
-
-def _scaling_ranges(value: Any, dims: int) -> tuple[tuple[float, float], ...]:
-    pairs = [value] * dims if isinstance(value[0], int | float) else list(value)
-    ranges = [(float(low), float(high)) for low, high in pairs]
-    if len(ranges) != dims or any(not 0 < low <= high for low, high in ranges):
-        raise ConfigError(f"scaling={value}", expected="(low, high) with 0 < low <= high, or one such pair per axis")
-    return tuple(ranges)

@@ -18,7 +18,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import pipeline.bundle
 from pipeline.bundle import find_bundle, shipped_bundles
+from pipeline.data.file_digests import file_digest
 from pipeline.io import read_grid, read_volume
+from pipeline.metrics import read_cases
 from tests.bundles.conftest import BUNDLE, SMALL, command
 
 pytestmark = pytest.mark.slow
@@ -51,6 +53,46 @@ def test_a_run_leaves_all_that_is_needed_to_know_it_later(run, split):
         assert [row["case_id"] for row in csv.DictReader(file)] == split["validate"]
 
 
+def test_a_run_can_be_verified(run, phantoms, tmp_path):
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    assert (record["kind"], record["bundle"]["name"]) == ("train", BUNDLE)
+    assert record["commands"][0][1:3] == ["train", BUNDLE]
+    assert {"models/model.pt", "configs/train.json", "cases.csv", "metrics.csv"} <= set(record["files"])
+    assert len(record["inputs"]) == 6
+    copy, scans = tmp_path / "run", tmp_path / "scans"
+    shutil.copytree(run, copy)
+    shutil.copytree(phantoms, scans)
+    same = command("pipeline", "verify-run", copy, "--data", scans).stdout
+    assert "24 inputs as recorded, 0 differ" in same
+    (scans / "sub-003" / "sub-003_cbv.nii.gz").write_bytes(b"another")
+    shutil.rmtree(scans / "sub-004")
+    (copy / "models" / "model.pt").write_bytes(b"another")
+    said = command("pipeline", "verify-run", copy, "--data", scans, status=1).stderr
+    for text in ("models/model.pt", "case sub-003, cbv: another", "case sub-004: not in the dataset"):
+        assert text in said
+
+
+def test_evaluations_and_predictions_can_be_verified(run, phantoms, tmp_path):
+    command("pipeline", "evaluate", run, "--data", phantoms, "--out", tmp_path / "e", "overlap=0.0")
+    command("pipeline", "predict", run, phantoms, tmp_path / "p")
+    for kind, inside in (("evaluate", "configs/evaluate.json"), ("predict", "sub-001/sub-001.nii.gz")):
+        folder = tmp_path / kind[0]
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        assert (record["kind"], record["status"]) == (kind, "completed")
+        assert inside in record["files"]
+        assert record["weights"]["digest"] == file_digest(run / "models" / "model.pt")
+        said = command("pipeline", "verify-run", folder, "--data", phantoms).stdout
+        assert "0 differ" in said
+        assert "1 weights" in said
+    measured = tmp_path / "m"
+    command("pipeline", "measure", tmp_path / "p", phantoms, "--bundle", run, "--out", measured)
+    own, by_evaluate = (
+        {row.case_id: row.result for row in read_cases(folder)} for folder in (measured, tmp_path / "e")
+    )
+    assert set(by_evaluate) <= set(own)
+    assert len(own) == 6
+
+
 def test_tensorboard_has_the_curves_and_the_pictures(run, split):
     accumulator = events(run)
     wanted = {"train/loss", "train/loss_dice", "train/loss_cross_entropy", "train/learning_rate"}
@@ -66,10 +108,12 @@ def test_tensorboard_has_the_curves_and_the_pictures(run, split):
 
 
 def test_the_same_seed_gives_the_same_run_and_plain_monai_gives_it_too(run, phantoms, tmp_path):
+    """With workers as without, and whether patches are made in the loader or a batch at a time."""
     config = run / "configs" / "train.json"
     again = tmp_path / "again"
     arguments = ("monai.bundle", "run", "--config_file", config, "--output_dir", again, "--dataset_dir", phantoms)
-    command(*arguments, "--bundle_root", run, "--num_workers", "2", PIPELINE_CACHE="")  # nothing prepared is kept
+    others = ("--bundle_root", run, "--num_workers", "2", "--augment_on", "device")
+    command(*arguments, *others, PIPELINE_CACHE="")  # nothing prepared is kept
     (again,) = again.iterdir()  # a folder of its own, named after the moment
     assert losses(again) == losses(run)
     first, second = (torch.load(folder / "models" / "model_last.pt", weights_only=True) for folder in (run, again))
@@ -222,8 +266,9 @@ def test_two_processes_train_as_one(phantoms, tmp_path, run):
     arguments = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle", "run")
     arguments += ("--config_file", config, "--dataset_dir", phantoms, "--max_epochs", "1", *small)
     for out, cache in (("without", ""), ("new", str(tmp_path / "cache")), ("found", str(tmp_path / "cache"))):
-        workers = ("--num_workers", "0" if out == "new" else "1")
-        command(*arguments, "--output_dir", tmp_path / out, *workers, PIPELINE_CACHE=cache)
+        others = ("--num_workers", "0" if out == "new" else "1")
+        others += ("--augment_on", "device" if out == "found" else "loader")
+        command(*arguments, "--output_dir", tmp_path / out, *others, PIPELINE_CACHE=cache)
     (folder,) = (tmp_path / "without").iterdir()  # both processes in one folder, written by the first alone
     for out in ("new", "found"):
         (other,) = (tmp_path / out).iterdir()

@@ -45,6 +45,16 @@ def test_it_is_complete_by_the_zoos_rules(shipped):
     assert verify(shipped) == []
 
 
+def test_all_that_is_random_in_its_training_can_be_put_off_to_the_device(shipped):
+    import torch
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser(resolve(shipped, "train", overrides=["augment_on=device"]))
+    with torch.device("meta"):
+        parser.get_parsed_content("network_def")
+    assert parser.get_parsed_content("train#preprocessing").deferred
+
+
 def test_another_optimiser_and_decay_are_a_matter_of_the_delta(shipped, tmp_path):
     from monai.bundle import ConfigParser
 

@@ -60,6 +60,10 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> Rooms:
             "build": SimpleNamespace(changed=()),
             "verify": [],
             "write_dataset": None,
+            "preview_case": SimpleNamespace(
+                case_id="sub-07", bundle="b", channel=("mtt", 2), preview=SimpleNamespace(rows={})
+            ),
+            "augmentation_figure": None,
         }
     )
     names = {
@@ -68,6 +72,8 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> Rooms:
         "pipeline.bundle.quantize": ("quantize",),
         "pipeline.bundle": ("find_bundle", "shipped_bundles", "is_bundle", "nearest_keys", "build", "verify"),
         "pipeline.data.phantom_dataset": ("write_dataset",),
+        "pipeline.bundle.preview": ("preview_case",),
+        "pipeline.report.augmentation": ("augmentation_figure",),
     }
     for module_name, functions in names.items():
         module: Any = ModuleType(module_name)

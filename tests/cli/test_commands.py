@@ -187,6 +187,17 @@ def test_publish_hands_over_run_and_bundle(pipeline, rooms):
     assert str(Path("bundles/one/models/model.pt")) in result.output
 
 
+def test_preview_hands_over_everything(pipeline, rooms):
+    words = ["--case", "sub-07", "--channel", "mtt", "--seed", "3", "--out", "p.jpg", "train#steps#noise#std=0.3"]
+    result = pipeline("preview", "b", "--data", "d", *words)
+    assert result.exit_code == 0
+    (_, given, options), (_, drawn, _) = rooms.calls
+    assert given == ("b", Path("d"))
+    assert options == {"case": "sub-07", "channel": "mtt", "seed": 3, "overrides": ("train#steps#noise#std=0.3",)}
+    assert drawn == (rooms.answers["preview_case"].preview, 2, "b: mtt of case sub-07, augmented", Path("p.jpg"))
+    assert "p.jpg" in result.output
+
+
 def test_phantom_hands_over_everything(pipeline, rooms):
     pipeline("phantom", "scans", "--cases", "5", "--seed", "7", "--penumbra", "--healthy", "0.2")
     name, args, options = rooms.calls[0]

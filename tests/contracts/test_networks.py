@@ -9,7 +9,18 @@ from monai.data import MetaTensor
 
 from pipeline import networks
 from pipeline.errors import ConfigError
-from pipeline.networks import MultiEncoderUNet, UNet, UNet3Plus, UNetAsPublished, UNetPlusPlus
+from pipeline.networks import (
+    FCN,
+    DeepLabV3Plus,
+    MultiEncoderUNet,
+    PSPNet,
+    SegNet,
+    U2Net,
+    UNet,
+    UNet3Plus,
+    UNetAsPublished,
+    UNetPlusPlus,
+)
 
 
 def unet(spatial_dims, in_channels, out_channels):
@@ -33,9 +44,57 @@ def multi_encoder_unet(spatial_dims, in_channels, out_channels):
     return MultiEncoderUNet(spatial_dims, in_channels, out_channels, channels=(4, 8, 16), modality_dropout=0.0)
 
 
+def fcn(spatial_dims, in_channels, out_channels):
+    return FCN(spatial_dims, in_channels, out_channels, channels=(4, 8, 16), skips=1, dropout=0.0)
+
+
+def deeplab_v3_plus(spatial_dims, in_channels, out_channels):
+    return DeepLabV3Plus(
+        spatial_dims,
+        in_channels,
+        out_channels,
+        channels=(8, 16, 16, 16),
+        strides=(1, 2, 2, 2),
+        blocks_per_stage=1,
+        rates=(1, 2),
+        pyramid_channels=8,
+        skip_channels=8,
+        norm="instance",
+    )
+
+
+def u2net(spatial_dims, in_channels, out_channels):
+    return U2Net(spatial_dims, in_channels, out_channels, channels=(8, 8, 8), norm="instance")
+
+
+def segnet(spatial_dims, in_channels, out_channels):
+    return SegNet(spatial_dims, in_channels, out_channels, channels=(8, 16), norm="instance")
+
+
+def pspnet(spatial_dims, in_channels, out_channels):
+    return PSPNet(
+        spatial_dims,
+        in_channels,
+        out_channels,
+        channels=(8, 16, 16),
+        strides=(1, 2, 2),
+        blocks_per_stage=1,
+        atrous_levels=1,
+        head_channels=16,
+        norm="instance",
+        dropout=0.0,
+        activation="leaky_relu",  # without a norm, all of a grid's few maps may be below 0
+    )
+
+
 # Each builds a small network without dropout; the sizes are an anisotropic input that it takes, by spatial_dims.
 MEMBERS = {
+    "DeepLabV3Plus": (deeplab_v3_plus, {2: (12, 16), 3: (12, 8, 16)}),
+    "FCN": (fcn, {2: (12, 16), 3: (12, 8, 16)}),
     "MultiEncoderUNet": (multi_encoder_unet, {2: (12, 16), 3: (12, 8, 16)}),
+    "PSPNet": (pspnet, {2: (12, 16), 3: (12, 8, 16)}),
+    "SegNet": (segnet, {2: (12, 16), 3: (12, 8, 16)}),
+    "U2Net": (u2net, {2: (12, 16), 3: (12, 8, 16)}),
     "UNet": (unet, {2: (12, 16), 3: (12, 8, 16)}),
     "UNet3Plus": (unet_3plus, {2: (12, 16), 3: (12, 8, 16)}),
     "UNetPlusPlus": (unet_plus_plus, {2: (12, 16), 3: (12, 8, 16)}),
@@ -200,7 +259,9 @@ def test_bfloat16_autocast_is_within_tolerance(member):
     expected = network.eval()(x)
     with torch.autocast("cpu", torch.bfloat16):
         logits = network(x).float()
-    assert (logits - expected).abs().mean() < 0.03 * expected.std()
+    # Rounded, two voxels of a window may tie, and SegNet's indices name the other one.
+    tolerance = 0.2 if isinstance(network, SegNet) else 0.03
+    assert (logits - expected).abs().mean() < tolerance * expected.std()
 
 
 @pytest.mark.slow

@@ -40,6 +40,23 @@ CONFIGS = {
         "elastic_probability": 1.0,
     },
 }
+INTENSITY = {
+    "RandPerfusiond": {"channels": ["cbf", "mtt"]},
+    "RandDispersiond": {"channels": ["cbf", "mtt"]},
+    "RandBiasFieldd": {"channel_wise": True},
+    "RandMotiond": {},
+    "RandGhostingd": {},
+    "RandSpiked": {},
+    "RandGammad": {},
+    "RandContrastd": {"channel_wise": True},
+    "RandBrightnessd": {"factor": [0.8, 1.2], "offset": [-0.1, 0.1]},
+    "RandBlurd": {},
+    "RandLowResolutiond": {},
+    "RandNoised": {},
+    "RandSliceDropoutd": {},
+    "RandChannelDropoutd": {},
+}
+CONFIGS |= {name: {"keys": "image", "prob": 1.0, **config} for name, config in INTENSITY.items()}
 GRID = Grid((13, 11, 5), np.diag([1.0, 1.1, 5.0, 1.0]))
 
 
@@ -74,6 +91,8 @@ def issubclass_of(value, kind) -> bool:
 def test_contract(name, files):
     transform = pickle.loads(pickle.dumps(build(name)))
     item = files if name == "LoadImageStackd" else build("LoadImageStackd")(files)
+    if name in ("RandPerfusiond", "RandDispersiond"):  # of a normalised image, which says where 0 lies
+        item = build("NormalizeChannelsd")(item)
     before = copy.deepcopy(item)
     if isinstance(transform, Randomizable):
         transform.set_random_state(seed=0)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from ignite.engine import Events
-from monai.data import DataLoader
+from monai.data import DataLoader, MetaTensor
 from monai.engines.utils import IterationEvents
 from monai.losses import DiceCELoss
 from monai.transforms import RandGaussianNoised
@@ -14,11 +14,14 @@ from pipeline.engines import Schedule, Trainer, WeightAverage, averaged_copy
 from pipeline.errors import DataError
 from pipeline.handlers import Resumable
 from pipeline.losses import CrossEntropyLoss
+from pipeline.transforms import AugmentationChain, RandSpatialPatchd, collate_patches
 
 CPU = torch.device("cpu")
 
 
-def make_trainer(folder, epochs=3, resume=False, precision="float32", workers=0, loss=None, decay=0.5, dropout=0.2):
+def make_trainer(
+    folder, epochs=3, resume=False, precision="float32", workers=0, loss=None, decay=0.5, dropout=0.2, chain=None
+):
     set_determinism(0)
     network = torch.nn.Sequential(
         torch.nn.Conv3d(1, 4, 3, padding=1), torch.nn.Dropout(dropout), torch.nn.Conv3d(4, 2, 1)
@@ -28,8 +31,10 @@ def make_trainer(folder, epochs=3, resume=False, precision="float32", workers=0,
     items = [{"case_id": f"c{i}", "image": torch.rand(1, 6, 6, 4, generator=generator)} for i in range(5)]
     for item in items:
         item["label"] = (item["image"] > 0.5).float()
-    dataset = CaseDataset(items, [RandGaussianNoised("image", prob=1.0)], seed=7, progress=False)
-    loader = DataLoader(dataset, batch_size=2, sampler=EpochSampler(dataset, seed=7), num_workers=workers)
+        item |= {key: MetaTensor(item[key], affine=torch.eye(4, dtype=torch.float64)) for key in ("image", "label")}
+    dataset = CaseDataset(items, chain or [RandGaussianNoised("image", prob=1.0)], seed=7, progress=False)
+    sampler = EpochSampler(dataset, seed=7)
+    loader = DataLoader(dataset, batch_size=2, sampler=sampler, num_workers=workers, collate_fn=collate_patches)
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.05)
     schedule = Schedule(optimizer)
     parts = {"network": network, "average": average, "optimizer": optimizer, "schedule": schedule}
@@ -41,6 +46,7 @@ def make_trainer(folder, epochs=3, resume=False, precision="float32", workers=0,
         optimizer=optimizer,
         loss_function=loss or DiceCELoss(to_onehot_y=True, softmax=True),
         precision=precision,
+        augmentation=chain and chain.on_batch,
         train_handlers=[
             schedule,
             WeightAverage(network, average, decay),
@@ -94,6 +100,32 @@ def test_an_interrupted_run_ends_where_the_uninterrupted_ends(tmp_path, stop_at)
     assert resumed.losses == whole.losses[stop_at:]
     assert torch.equal(weights(resumed_average), weights(whole_average))
     assert resumed.state.iteration == whole.state.iteration
+
+
+def patches(augment_on):
+    spatial = RandSpatialPatchd(patch_size=(4, 4, 4), affine_probability=0.5, elastic_probability=0.5)
+    return AugmentationChain([spatial], augment_on, CPU)
+
+
+def test_batches_made_on_the_device_train_as_patches_made_in_the_loader(tmp_path):
+    """And with a worker, and after an interruption in the middle of an epoch."""
+    expected, _ = make_trainer(tmp_path / "loader", epochs=2, chain=patches("loader"), dropout=0.0)
+    expected.run()
+    for workers in (0, 1):
+        trainer, _ = make_trainer(tmp_path / "device", epochs=2, chain=patches("device"), workers=workers, dropout=0.0)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED(once=4), interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.run()
+        assert trainer.state.batch["image"].shape == (2, 1, 4, 4, 4)  # what the network saw
+        resumed, _ = make_trainer(
+            tmp_path / "device", epochs=2, chain=patches("device"), workers=workers, resume=True, dropout=0.0
+        )
+        resumed.run()
+        assert [*trainer.losses, *resumed.losses] == expected.losses
+
+
+def interrupt(engine):
+    raise KeyboardInterrupt
 
 
 def test_the_scale_of_float16_gradients_survives_a_resume(tmp_path):

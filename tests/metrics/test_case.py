@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError, DataError
-from pipeline.metrics import measure_case, overlap_measures, surface_measures
+from pipeline.metrics import absent_class, lesion_measures, measure_case, overlap_measures, surface_measures
 
 CLASSES = {1: "anterior", 2: "posterior", 5: "rare"}
 
 
-def test_every_class_equals_its_masks_measured_whole():
+def test_every_class_equals_its_masks_measured_whole(implementation):
     """Cropping, axis order and multiple classes change nothing."""
     rng = np.random.default_rng(0)
     for _ in range(100):
@@ -28,12 +28,13 @@ def test_every_class_equals_its_masks_measured_whole():
             expected = {name: int(mask.sum()) for name, mask in counts.items()}
             assert {name: getattr(result, name) for name in counts} == expected
             expected |= vars(overlap_measures(**expected))
+            expected |= vars(lesion_measures(p, r))
             if p.any() and r.any():
                 expected |= vars(surface_measures(p, r, spacing, tolerance_mm=2.0))
             assert {name: getattr(result, name) for name in expected} == pytest.approx(expected, nan_ok=True)
 
 
-def test_empty_masks():
+def test_empty_masks(implementation):
     empty, single = np.zeros((4, 5, 3), dtype=int), np.zeros((4, 5, 3), dtype=int)
     single[1, 2, 0] = 1
     spacing = (1.0, 2.0, 5.0)
@@ -71,24 +72,52 @@ def test_a_2d_image_has_no_volume():
         lambda x: x.astype(np.float32),
         lambda x: x.astype(">i2"),
         lambda x: x.astype(np.int64)[::-1][::-1],
+        lambda x: np.flip(np.flip(x, 1).copy(), 1),
+        lambda x: np.repeat(x, 2, axis=2).astype(np.int8)[:, :, ::2],
         lambda x: torch.from_numpy(x.astype(np.int16)),
         lambda x: torch.from_numpy(x.astype(np.float32)).requires_grad_(),
+        lambda x: torch.from_numpy(x).to(torch.bfloat16),
     ],
 )
-def test_types_of_label_maps(convert):
+def test_types_of_label_maps(implementation, convert):
     rng = np.random.default_rng(4)
     prediction, reference = rng.choice([0, 1, 2], size=(2, 5, 6, 4))
     expected = measure_case(prediction, reference, (1.0, 1.0, 4.0), {1: "a", 2: "b"})
     assert measure_case(convert(prediction), convert(reference), (1.0, 1.0, 4.0), {"1": "a", "2": "b"}) == expected
 
 
-def test_bool_masks_and_values_outside_the_classes():
+def test_bool_masks_and_values_outside_the_classes(implementation):
     rng = np.random.default_rng(5)
     prediction, reference = rng.random((2, 5, 6, 4)) < 0.4
     [expected] = measure_case(prediction.astype(int), reference.astype(int), (1, 1, 1), {1: "a"})
     assert measure_case(prediction, reference, (1, 1, 1), {1: "a"}) == [expected]
     others = np.where(prediction, 1, rng.choice([-1, 0, 7, 255], size=prediction.shape))
     assert measure_case(others, reference, (1, 1, 1), {1: "a"}) == [expected]
+
+
+def test_ids_that_the_type_does_not_hold_are_absent(implementation):
+    """-1 as int8 has the bits of 255, and 44 those of 300 in one byte."""
+    label_map = np.full((3, 3, 3), -1, dtype=np.int8)
+    label_map[0] = 44
+    results = measure_case(label_map, label_map, (1, 1, 1), {255: "a", 300: "b", 44: "c"})
+    assert [result.status for result in results] == ["absent", "absent", "ok"]
+    made = absent_class(255, "a", (3, 3, 3), (1, 1, 1))
+    assert vars(made) == pytest.approx(vars(results[0]), nan_ok=True)
+
+
+def test_a_prediction_and_a_reference_of_other_memory_order_and_type(implementation):
+    rng = np.random.default_rng(6)
+    prediction, reference = rng.choice([0, 1, 2], size=(2, 5, 6, 70))
+    expected = measure_case(prediction, reference, (1.0, 2.0, 4.0), {1: "a", 2: "b"})
+    mixed = np.asfortranarray(prediction.astype(np.uint8)), reference.astype(np.int16).transpose(2, 1, 0).copy().T
+    found = measure_case(*mixed, (1.0, 2.0, 4.0), {1: "a", 2: "b"})
+    assert [vars(result) for result in found] == [pytest.approx(vars(result)) for result in expected]
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_tolerances_that_are_refused(value):
+    with pytest.raises(ConfigError, match="tolerance"):
+        measure_case(GOOD, GOOD, (1, 1, 1), {1: "lesion"}, tolerance_mm=value)
 
 
 GOOD = np.ones((2, 3, 4), dtype=int)

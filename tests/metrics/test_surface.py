@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from monai.metrics import compute_hausdorff_distance
+from scipy import ndimage
+from scipy.spatial.distance import cdist
 
-from pipeline.metrics import surface_distances, surface_measures, surface_of
+from pipeline.metrics import surface, surface_distances, surface_measures, surface_of
 
 SPACINGS = {2: [(1.0, 1.0), (0.7, 3.1)], 3: [(1.0, 1.0, 1.0), (0.9, 1.3, 6.5), (5.0, 0.45, 0.45)]}
 
@@ -27,6 +30,13 @@ def brute_force_surface(mask: np.ndarray) -> np.ndarray:
 def brute_force_distances(prediction, reference, spacing_mm):
     points = [brute_force_surface(mask) * np.array(spacing_mm) for mask in (prediction, reference)]
     matrix = np.sqrt(((points[0][:, None] - points[1][None]) ** 2).sum(-1))
+    return matrix.min(1), matrix.min(0)
+
+
+def all_distances(prediction, reference, spacing_mm):
+    """The same by a peer's erosion and a table of all distances: quick enough for thousands of pairs."""
+    points = [np.argwhere(mask & ~ndimage.binary_erosion(mask)) * spacing_mm for mask in (prediction, reference)]
+    matrix = cdist(*points)
     return matrix.min(1), matrix.min(0)
 
 
@@ -56,9 +66,12 @@ def random_pairs(count: int, seed: int):
         yield mask(shape), mask(shape), spacing
 
 
-def test_distances_and_measures_equal_brute_force():
-    for prediction, reference, spacing_mm in random_pairs(400, seed=1):
-        expected = brute_force_distances(prediction, reference, spacing_mm)
+@pytest.mark.parametrize(
+    ("oracle", "pairs", "seed"), [(brute_force_distances, 60, 1), (all_distances, 2000, 4)], ids=["loops", "table"]
+)
+def test_distances_and_measures_equal_brute_force(implementation, oracle, pairs, seed):
+    for prediction, reference, spacing_mm in random_pairs(pairs, seed):
+        expected = oracle(prediction, reference, spacing_mm)
         found = surface_distances(prediction, reference, spacing_mm)
         for expected_directed, found_directed in zip(expected, found, strict=True):
             np.testing.assert_allclose(np.sort(found_directed), np.sort(expected_directed), rtol=1e-12, atol=1e-12)
@@ -74,7 +87,7 @@ def test_distances_and_measures_equal_brute_force():
 # MONAI 1.6 hands its own deprecated argument to itself.
 @pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")
 def test_hausdorff_distances_equal_monai():
-    for prediction, reference, spacing_mm in random_pairs(80, seed=2):
+    for prediction, reference, spacing_mm in random_pairs(40, seed=2):
         measures = surface_measures(prediction, reference, spacing_mm)
         one_hot = [torch.from_numpy(mask)[None, None].float() for mask in (prediction, reference)]
         for percentile, found in ((None, measures.hausdorff_mm), (95, measures.hausdorff_95_mm)):
@@ -82,6 +95,24 @@ def test_hausdorff_distances_equal_monai():
                 *one_hot, include_background=True, percentile=percentile, spacing=list(spacing_mm)
             )
             assert found == pytest.approx(peer.item(), rel=1e-5)
+
+
+def test_where_simpleitk_measures_something_else(implementation):
+    """It takes all voxels of a mask instead of its surface: the same for a shift, another figure for a hole.
+
+    A cube of 9 voxels against the same cube without its inner 5: their outer surfaces are one, and the hole's wall
+    lies one voxel inside it. The cube's middle is no surface voxel of it, and 3 voxels from the other mask.
+    """
+    cube = np.zeros((13, 13, 13), dtype=bool)
+    cube[2:11, 2:11, 2:11] = True
+    hollow = cube.copy()
+    hollow[4:9, 4:9, 4:9] = False
+    shifted = np.roll(cube, 2, axis=1)
+    measure = sitk.HausdorffDistanceImageFilter()
+    for other, own_mm, peer_mm in ((shifted, 2.0, 2.0), (hollow, 1.0, 3.0)):
+        measure.Execute(*(sitk.GetImageFromArray(mask.astype(np.uint8)) for mask in (cube, other)))
+        assert measure.GetHausdorffDistance() == pytest.approx(peer_mm)
+        assert surface_measures(other, cube, (1.0, 1.0, 1.0)).hausdorff_mm == pytest.approx(own_mm)
 
 
 def test_surface_of_a_box_is_its_shell():
@@ -131,9 +162,39 @@ def test_a_distance_equal_to_the_tolerance_is_within_it_despite_rounding():
     assert surface_measures(prediction, reference, (1.0, 0.1), tolerance_mm=0.3).nsd == 1.0
 
 
-def test_the_parallel_look_up_gives_the_same(monkeypatch):
+def test_threads_give_the_same(implementation, monkeypatch):
     rng = np.random.default_rng(3)
     prediction, reference = rng.random((2, 12, 13, 9)) < 0.5
     serial = surface_measures(prediction, reference, (1.0, 2.0, 3.0))
     monkeypatch.setattr("pipeline.metrics.surface._PARALLEL_FROM", 0)
+    monkeypatch.setattr("pipeline.metrics.loops._VOXELS_FOR_THREADS", 0)
+    monkeypatch.setattr("pipeline.metrics.loops.num_threads", lambda: 3)
+    monkeypatch.setattr("pipeline.metrics.surface.num_threads", lambda: 3)
     assert surface_measures(prediction, reference, (1.0, 2.0, 3.0)) == serial
+
+
+def test_what_lies_too_far_for_the_rows_is_found_by_the_tree(monkeypatch):
+    """With three rows to look at instead of 1500, most pairs need the tree; and along a row beyond 255 voxels."""
+    surface._rows_around.cache_clear()
+    monkeypatch.setattr("pipeline.metrics.surface._MOST_ROWS", 3)
+    for prediction, reference, spacing_mm in random_pairs(300, seed=5):
+        expected = all_distances(prediction, reference, spacing_mm)
+        for found, wanted in zip(surface_distances(prediction, reference, spacing_mm), expected, strict=True):
+            np.testing.assert_allclose(np.sort(found), np.sort(wanted), rtol=1e-12, atol=1e-12)
+    surface._rows_around.cache_clear()
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_distances_of_hundreds_of_voxels(implementation, axis):
+    shape = [3, 3, 3]
+    shape[axis] = 700
+    prediction, reference = np.zeros((2, *shape), dtype=bool)
+    prediction[0, 0, 0] = reference[2, 2, 2] = True
+    along = np.moveaxis(reference, axis, -1)
+    along[2, 2, [2, 254, 255, 256, 690]] = [False, False, False, False, True]
+    spacing = np.array((0.5, 0.7, 1.1))
+    offset = np.full(3, 2.0)
+    offset[axis] = 690
+    assert surface_measures(prediction, reference, tuple(spacing)).hausdorff_mm == pytest.approx(
+        np.sqrt(((offset * spacing) ** 2).sum())
+    )

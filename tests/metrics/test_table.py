@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 
 from pipeline.errors import DataError
-from pipeline.metrics import MEASURES, Row, diagonal_mm, format_table, measure_case, summarise, write_cases
+from pipeline.metrics import (
+    MEASURES,
+    Row,
+    diagonal_mm,
+    format_table,
+    measure_case,
+    read_cases,
+    summarise,
+    write_cases,
+    write_tables,
+)
 
 SHAPE, SPACING = (10, 10, 4), (1.0, 1.0, 5.0)
 
@@ -139,3 +149,66 @@ def test_incomplete_tables_are_refused():
         summarise(rows[:-1])
     with pytest.raises(DataError, match=r"case a.*class lesion twice"):
         summarise([*rows, rows[0]])
+
+
+def same(found, expected) -> bool:
+    """Whether rows are equal, NaN being equal to itself."""
+    return len(found) == len(expected) and all(
+        (a.case_id, a.diagonal_mm) == (b.case_id, b.diagonal_mm) and str(a.result) == str(b.result)
+        for a, b in zip(found, expected, strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", ["cases.csv", "cases.json", "."])
+def test_what_is_written_reads_back_as_it_was(tmp_path, name, nine_perfect_one_missed):
+    rows = nine_perfect_one_missed
+    rows[0] = Row('a "case",\nof two lines', rows[0].diagonal_mm, rows[0].result)
+    write_tables(rows, summarise(rows), tmp_path)
+    assert same(read_cases(tmp_path / name), rows)
+
+
+def test_the_summary_as_a_table(tmp_path, nine_perfect_one_missed):
+    summary = summarise(nine_perfect_one_missed)
+    write_tables(nine_perfect_one_missed, summary, tmp_path)
+    with (tmp_path / "summary.csv").open(newline="", encoding="utf-8") as file:
+        lines = {(line["class_name"], line["measure"]): line for line in csv.DictReader(file)}
+    line = lines["lesion", "hausdorff_95_mm"]
+    assert (line["cases"], line["missed"], line["n"], line["undefined"], line["mean"]) == ("10", "1", "9", "1", "0.0")
+    penalised = lines["mean", "hausdorff_95_mm_penalised"]
+    assert float(penalised["mean"]) == pytest.approx(math.sqrt(600) / 10)
+    assert lines["lesion", "lesion_precision"]["n"] == "9"
+    assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8")) == summary.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no cases.csv"),
+        ("", "a table without cases"),
+        ("case_id,dice\na,1\n", "without the columns class_id.*measure again"),
+        ("{broken", "a table without cases"),
+    ],
+)
+def test_tables_that_are_no_tables(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "cases.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        read_cases(tmp_path)
+
+
+def test_damaged_tables(tmp_path, nine_perfect_one_missed):
+    file = tmp_path / "cases.csv"
+    write_cases(nine_perfect_one_missed, file)
+    lines = file.read_text(encoding="utf-8").splitlines()
+    file.write_text("\n".join([*lines, lines[-1]]), encoding="utf-8")
+    with pytest.raises(DataError, match=r"case case-9.*class lesion twice"):
+        read_cases(file)
+    file.write_text("\n".join(lines).replace(",ok,", ",ok,x"), encoding="utf-8")
+    with pytest.raises(DataError, match="no number"):
+        read_cases(file)
+    (tmp_path / "cases.json").write_text("[1]", encoding="utf-8")
+    with pytest.raises(DataError, match="a table without cases"):
+        read_cases(tmp_path / "cases.json")
+    (tmp_path / "cases.json").write_text("5", encoding="utf-8")
+    with pytest.raises(DataError, match="can't be read"):
+        read_cases(tmp_path / "cases.json")

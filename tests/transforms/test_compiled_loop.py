@@ -102,7 +102,7 @@ def test_any_order_of_axes_in_memory_any_type_and_mapped_files(tmp_path):
 def test_a_volume_too_large_to_count_its_voxels_is_read_by_its_box(monkeypatch):
     volume, parameters = torch.rand(2, 40, 30, 12), drawn(start=(-5, 2, 1))
     expected = sample_patch(volume, parameters, PATCH, SPACING)
-    monkeypatch.setattr("pipeline.transforms.patch_sampling._LAST_PLACE", 1000)
+    monkeypatch.setattr("pipeline.transforms.resampling._LAST_PLACE", 1000)
     torch.testing.assert_close(sample_patch(volume, parameters, PATCH, SPACING), expected, atol=2e-5, rtol=0)
 
 

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from pipeline.errors import ConfigError, DataError, GeometryError
 from pipeline.transforms import ForegroundIndicesd, RandSpatialPatchd, SpatialPatchParameters, put_back, sample_patch
-from pipeline.transforms.elastic import control_shape, sample_control_vectors
+from pipeline.transforms.elastic import control_shape, max_std_mm, sample_control_vectors
 from pipeline.transforms.patch_map import border_index, rotation_matrix, source_coordinates
 
 SPACING = (1.0, 1.0, 5.0)
@@ -220,6 +220,46 @@ def test_the_same_deformation_in_space_whatever_the_order_of_the_axes():
     torch.testing.assert_close(result, expected, atol=2e-4, rtol=0)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_same_deformation_in_space_whichever_way_an_axis_runs(axis):
+    """A mirrored volume, and parameters mirrored with it: the mirrored patch."""
+    volume, patch = torch.rand(1, 30, 26, 12), (14, 12, 8)
+    drawn = parameters(patch, shear_degrees=(6, -4, 3))
+    sign = np.where(np.arange(3) == axis, -1.0, 1.0)
+    control = np.flip(drawn.control, axis + 1) * sign[:, None, None, None].astype(np.float32)
+    start = list(drawn.start)
+    start[axis] = volume.shape[axis + 1] - patch[axis] - start[axis]
+    other = SpatialPatchParameters(
+        tuple(start),
+        rotation_degrees=tuple(turn * -side for turn, side in zip(drawn.rotation_degrees, sign, strict=True)),
+        scaling=drawn.scaling,
+        control=np.ascontiguousarray(control),
+        control_spacing_mm=drawn.control_spacing_mm,
+        shear_degrees=tuple(
+            angle * sign[first] * sign[second]
+            for angle, (first, second) in zip(drawn.shear_degrees, ((0, 1), (0, 2), (1, 2)), strict=True)
+        ),
+    )  # fmt: skip
+    expected = sample_patch(volume, drawn, patch, SPACING).flip(axis + 1)
+    torch.testing.assert_close(sample_patch(volume.flip(axis + 1), other, patch, SPACING), expected, atol=2e-4, rtol=0)
+
+
+def test_no_patch_folds_at_the_largest_displacement_that_is_allowed():
+    """Rotation, shear, scaling, flips and displacement together, on voxels much finer than the control points."""
+    transform = RandSpatialPatchd(
+        patch_size=(14, 13, 12), affine_probability=1, shear_degrees=10, flip_axes=(0, 1, 2), elastic_probability=1,
+        elastic_spacing_mm=8, elastic_std_mm=max_std_mm(8), confine_thick_slices=False,
+    ).set_random_state(0)  # fmt: skip
+    spacing, smallest = (1.0, 1.0, 2.5), []
+    for _ in range(200):
+        drawn = transform.randomize((30, 30, 20), spacing, {})
+        where = source_coordinates(drawn, transform.patch_size, spacing).double().numpy()
+        steps = np.stack([np.stack(np.gradient(where[i] * spacing[i], *spacing)) for i in range(3)])
+        determinants = np.linalg.det(np.moveaxis(steps, (0, 1), (-2, -1))) * np.prod(np.where(drawn.flips, -1, 1))
+        smallest.append(determinants.min())
+    assert 0 < min(smallest) < 0.5  # it deforms, and does not fold
+
+
 def test_a_constant_image_stays_constant():
     patch = sample_patch(torch.full((1, 10, 10, 4), 3.25), parameters((16, 16, 9)), (16, 16, 9), SPACING)
     torch.testing.assert_close(patch, torch.full((1, 16, 16, 9), 3.25))
@@ -299,9 +339,10 @@ def test_without_prepared_indices_or_label_it_works_too():
     fast = RandSpatialPatchd(patch_size=(8, 8, 4)).set_random_state(5)(ForegroundIndicesd()(item))
     slow = RandSpatialPatchd(patch_size=(8, 8, 4)).set_random_state(5)(item)
     assert torch.equal(fast["image"], slow["image"])
-    assert set(fast) == {"case_id", "image", "label", "spatial_parameters"}
+    assert set(fast) == {"case_id", "image", "label", "spatial_parameters", "spacing_mm"}
+    assert fast["spacing_mm"].tolist() == list(SPACING)
     del item["label"]
-    assert set(RandSpatialPatchd(patch_size=(8, 8, 4))(item)) == {"case_id", "image", "spatial_parameters"}
+    assert set(RandSpatialPatchd(patch_size=(8, 8, 4))(item)) == set(fast) - {"label"}
 
 
 def test_reproducible_and_input_untouched():
