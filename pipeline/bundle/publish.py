@@ -39,6 +39,8 @@ def publish(run: str | Path, bundle: str | Path) -> Path:
         )
     models = target / "models"
     models.mkdir(exist_ok=True)
+    for stale in models.glob("quantized.*"):  # of the weights that were here
+        stale.unlink()
     for source in (weights, split):
         shutil.copyfile(source, models / f".{source.name}")
         (models / f".{source.name}").replace(models / source.name)

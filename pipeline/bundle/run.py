@@ -213,16 +213,19 @@ def predict(
     from pipeline.engines.cohort_turns import turns
 
     run_section(inference.parser, "initialize")
-    network, device = inference["network"], inference["device"]
+    network, inferer, device = inference["network"], inference["inferer"], inference["device"]
     processes = turns()
     record = {"bundle": inference.bundle_record(), "device": str(device), "processes": processes.world_size}
     record |= environment()  # looked at at the end: what is chosen while the cohort runs may still be added
+    runtime = getattr(inferer, "runtime", None)
+    if runtime is not None:  # a bundle from elsewhere may have another inferer
+        runtime.work, record["runtime"] = items, runtime.record
     try:
         result = predict_cohort(
             items,
             preprocessing=inference["preprocessing"],
             network=network,
-            inferer=inference["inferer"],
+            inferer=inferer,
             postprocessing=inference["postprocessing"],
             device=device,
             output_dir=Path(output),

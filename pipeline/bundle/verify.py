@@ -40,7 +40,7 @@ def verify(bundle: Path, *, configs: Path | None = None) -> list[str]:
     Checked: required files; that it holds data only; fresh generated files; metadata against the zoo's schema and
     against the configs (channels, classes, spatial shape, by running the network on the smallest input that the
     metadata allows); every component's arguments; MONAI's property check; weights that load without unpickling code,
-    where it has some.
+    and an int8 network that was made from them, where it has some.
 
     Args:
         bundle: the bundle's folder.
@@ -139,14 +139,23 @@ def _weights(bundle: Path) -> Iterator[str]:
     import torch
     from monai.bundle import ConfigParser
 
+    from pipeline.inference.quantized import RECORD, read_quantized
+
     file = bundle / "models" / "model.pt"
     if not file.is_file():
         return
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-        ConfigParser(_read(bundle, "inference")).get_parsed_content("network_def").load_state_dict(state)
+        network = ConfigParser(_read(bundle, "inference")).get_parsed_content("network_def")
+        network.load_state_dict(state)
     except Exception as error:  # whatever a file that is no state dict of this network provokes is the finding
         yield f"models/model.pt: no state dict of network_def that loads with weights_only=True ({error})"
+        return
+    if (file.parent / RECORD).is_file():
+        try:
+            read_quantized(file.parent, network)
+        except PipelineError as error:
+            yield str(error)
 
 
 def _large_files(bundle: Path) -> Iterator[str]:

@@ -48,18 +48,19 @@ _SHARE_OF_FREE, _MOST_BYTES = 0.2, 50 << 30
 _COUNT_EVERY_S = 5.0
 
 
-def cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path | None:
+def cache_folder(cache_dir: str | os.PathLike[str] | None, kind: str = "prepared-cases") -> Path | None:
     """The folder that a config's ``cache_dir`` means.
 
     Args:
         cache_dir: a folder; ``"auto"`` for the one that the environment variable PIPELINE_CACHE names (no cache where
             it is empty), or else the user's cache folder; None for no cache.
+        kind: of what is kept, a folder of its own within.
     """
     if cache_dir == "auto":
         cache_dir = os.environ.get(FOLDER_VARIABLE, _user_cache_folder())
     if cache_dir is None or not os.fspath(cache_dir):
         return None
-    return Path(cache_dir).expanduser().absolute() / "prepared-cases"
+    return Path(cache_dir).expanduser().absolute() / kind
 
 
 def _user_cache_folder() -> str:

@@ -153,7 +153,9 @@ class CasePredictor:
                 main,
                 "memory: put together in main memory",
             )
-            yield Means(_with(inferer, sw_device=main, device=main), main, main, "memory: predicted on the CPU")
+            # As it is, without a `Runtime`: one case pays no probe of what the CPU does best.
+            on_cpu = _with(inferer, sw_device=main, device=main, runtime=None)
+            yield Means(on_cpu, main, main, "memory: predicted on the CPU")
 
 
 def _with(inferer: Any, **values: Any) -> Any:

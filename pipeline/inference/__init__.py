@@ -15,6 +15,7 @@ from pipeline.inference.padding import pad
 from pipeline.inference.placement import tile_corners, window_corners
 from pipeline.inference.restore import own_grid, restore_to_grid
 from pipeline.inference.restored import Restored
+from pipeline.inference.runtime import Runtime
 from pipeline.inference.save import SaveImageOnGridd
 from pipeline.inference.slabs import Slabs
 from pipeline.inference.sliding_window import SlidingWindowInferer
@@ -24,6 +25,7 @@ __all__ = [
     "Ensemble",
     "OverlapTileInferer",
     "Restored",
+    "Runtime",
     "SaveImageOnGridd",
     "Slabs",
     "SlidingWindowInferer",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from pipeline.inference.placement import Placement
+from pipeline.inference.runtime import Runtime
 from pipeline.inference.sliding_window import SlidingWindowInferer
 
 
@@ -45,6 +46,7 @@ class OverlapTileInferer(SlidingWindowInferer):
         *,
         mirror_axes: Sequence[int] = (),
         precision: str = "float32",
+        runtime: Runtime | str | None = None,
         average: str = "logits",
         scales: Sequence[float] = (1.0,),
         background: float | None = None,
@@ -62,6 +64,7 @@ class OverlapTileInferer(SlidingWindowInferer):
             progress=progress,
             mirror_axes=mirror_axes,
             precision=precision,
+            runtime=runtime,
             average=average,
             scales=scales,
             background=background,

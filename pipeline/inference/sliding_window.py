@@ -21,6 +21,7 @@ from pipeline.inference.network_call import PRECISIONS, NetworkCall, predicted
 from pipeline.inference.padding import PADDING_MODES, pad
 from pipeline.inference.placement import Box, Placement, tile_starts, window_starts
 from pipeline.inference.rescaling import rescaled
+from pipeline.inference.runtime import Runtime
 from pipeline.inference.slabs import Slabs
 
 Network = Callable[..., torch.Tensor]
@@ -59,6 +60,7 @@ class SlidingWindowInferer(Inferer):
         mirror_axes: spatial axes for test-time mirroring, see `pipeline.inference.mirrored`.
         precision: ``"bfloat16"`` or ``"float16"`` run the network under autocast; ``"float32"`` opens no autocast, and
             leaves one that the caller has opened. Blending is in float32 always.
+        runtime: how the network is run, a `pipeline.inference.Runtime` or a name that it takes; by default as it is.
         average: what is averaged over mirror images and scales, ``"logits"`` or ``"probabilities"``.
         scales: an image pyramid: the image is predicted at these sizes, shares of its own, and the answers are
         averaged. background: let windows without content pass for background (class 0) without running the network:
@@ -85,6 +87,7 @@ class SlidingWindowInferer(Inferer):
         *,
         mirror_axes: Sequence[int] = (),
         precision: str = "float32",
+        runtime: Runtime | str | None = None,
         average: str = "logits",
         scales: Sequence[float] = (1.0,),
         background: float | None = None,
@@ -113,6 +116,7 @@ class SlidingWindowInferer(Inferer):
         self.progress = progress
         self.mirror_axes = tuple(mirror_axes)
         self.precision = precision
+        self.runtime = Runtime(runtime) if isinstance(runtime, str) else runtime
         self.average = average
         self.scales = tuple(scales)
         self.background = background
@@ -210,8 +214,12 @@ class SlidingWindowInferer(Inferer):
         self, images: torch.Tensor, network: Network, placement: Placement, padded: torch.Tensor, args: Any, kwargs: Any
     ) -> Iterator[torch.Tensor]:
         """Logits of every window of every image."""
+
+        def prepare(example: torch.Tensor) -> Network:
+            return self.prepared(self._fastest(network, padded, placement, example), example, args, kwargs)
+
         call = NetworkCall(
-            lambda example: self.prepared(network, example, args, kwargs),
+            prepare,
             placement.tile,
             torch.device(self.sw_device or images.device),
             torch.device(self.device or images.device),
@@ -219,6 +227,14 @@ class SlidingWindowInferer(Inferer):
         )
         settings: dict[str, Any] = {"background": self.background, "progress": self.progress}
         return predicted(padded, placement, call, batch_size=self.sw_batch_size, **settings)
+
+    def _fastest(self, network: Network, images: torch.Tensor, placement: Placement, example: torch.Tensor) -> Network:
+        """The network, run as `Runtime` has it, which looks at windows of its own: the example may lie in a corner."""
+        if self.runtime is None:
+            return network
+        corners = [placement.corner(numbers) for numbers in placement]
+        passes = 2 ** len(self.mirror_axes)
+        return self.runtime(network, images, placement.window, corners, len(example), passes, example.device)
 
     def _importance(self, placement: Placement, device: torch.device | str) -> torch.Tensor | None:
         """Weights of a tile's voxels; None for tiles that are laid side by side."""

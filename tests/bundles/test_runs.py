@@ -234,6 +234,30 @@ def test_a_prediction_lies_on_its_cases_own_grid_and_a_broken_case_stops_nothing
     with (tmp_path / "out" / "predictions.csv").open(encoding="utf-8") as file:
         status = {row["case"]: row["status"] for row in csv.DictReader(file)}
     assert status == {"sub-001": "done", "sub-002": "refused", "sub-003": "done"}
+    runtime = json.loads((tmp_path / "out" / "predictions.json").read_text(encoding="utf-8"))["runtime"]
+    assert runtime["trials"][runtime["runtime"]]["agreement"] >= 0.999
+
+
+@pytest.mark.slow
+def test_a_run_is_quantised_and_its_predictions_may_use_it(run, phantoms, tmp_path):
+    pytest.importorskip("nncf", reason="the extra openvino is not installed")
+    bundle = tmp_path / "bundle"
+    shutil.copytree(run, bundle)
+    limits = ("--cases", "2", "--most-lost", "1")  # what two epochs have trained says nothing about the loss
+    result = command("pipeline", "quantize", bundle, "--data", phantoms, *limits)
+    assert "Accepted: " in result.stdout
+    record = json.loads((bundle / "models" / "quantized.json").read_text(encoding="utf-8"))
+    assert record["calibration"]["cases"] == 2
+    case = phantoms / "sub-001"
+    command("pipeline", "predict", bundle, case, tmp_path / "out", "runtime=openvino_int8")
+    runtime = json.loads((tmp_path / "out" / "predictions.json").read_text(encoding="utf-8"))["runtime"]
+    assert (runtime["runtime"], runtime["reason"]) == ("openvino_int8", "as asked for")
+    shutil.copyfile(bundle / "models" / "model.pt", tmp_path / "model.pt")
+    other = torch.load(tmp_path / "model.pt", weights_only=True)
+    torch.save({name: tensor * 1.5 for name, tensor in other.items()}, tmp_path / "model.pt")
+    words = ("--weights", tmp_path / "model.pt", "runtime=openvino_int8")
+    result = command("pipeline", "predict", bundle, case, tmp_path / "refused", *words, status=1)
+    assert "an int8 network that was made from other weights" in result.stdout
 
 
 def test_two_processes_train_as_one(phantoms, tmp_path, run):

@@ -45,6 +45,13 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> Rooms:
             "predict": SimpleNamespace(
                 exit_code=0, outcomes=(), counts={"done": 2, "refused": 0, "failed": 0}, unwritten=""
             ),
+            "quantize": SimpleNamespace(
+                table="core 0.8",
+                record=SimpleNamespace(largest_loss=0.0011, validation_cases=4),
+                accepted=True,
+                models=Path("bundles/one/models"),
+                seconds=84.0,
+            ),
             "publish": Path("bundles/one/models/model.pt"),
             "find_bundle": lambda name: Path("bundles") / name,
             "shipped_bundles": None,
@@ -62,6 +69,7 @@ def rooms(monkeypatch: pytest.MonkeyPatch) -> Rooms:
     names = {
         "pipeline.bundle.run": ("train", "evaluate", "predict"),
         "pipeline.bundle.publish": ("publish",),
+        "pipeline.bundle.quantize": ("quantize",),
         "pipeline.bundle": ("find_bundle", "shipped_bundles", "is_bundle", "nearest_keys", "build", "verify"),
         "pipeline.data.phantom_dataset": ("write_dataset",),
         "pipeline.bundle.preview": ("preview_case",),

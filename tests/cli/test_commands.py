@@ -51,6 +51,23 @@ def test_evaluate_hands_over_everything(pipeline, rooms):
     assert rooms.calls == [("evaluate", ("b", Path("d")), expected)]
 
 
+def test_quantize_hands_over_everything(pipeline, rooms):
+    result = pipeline("quantize", "b", "--data", "d", "--cases", "5", "--most-lost", "0.01", "--layout", "bids")
+    expected = {"cases": 5, "most_lost": 0.01, "overrides": ('layout="bids"',)}
+    assert rooms.calls == [("quantize", ("b", Path("d")), expected)]
+    assert result.output.splitlines() == [
+        "core 0.8",
+        f"Accepted: 0.0011 of Dice lost at most, on 4 validation cases (84 s); {Path('bundles/one/models')}",
+    ]
+
+
+def test_quantize_fails_where_it_is_not_accepted(pipeline, rooms):
+    rooms.answers["quantize"].accepted = False
+    result = pipeline("quantize", "b", "--data", "d")
+    assert result.exit_code == 1
+    assert "Not accepted: 0.0011 of Dice lost at most, on 4 validation cases" in result.output
+
+
 def test_predict_hands_over_everything(pipeline, rooms):
     result = pipeline("predict", "b", "scans", "lesions", "overlap=0.25", "--weights", "w.pt", "--probabilities")
     expected = {"weights": [Path("w.pt")], "probabilities": True, "resume": True, "overrides": ("overlap=0.25",)}

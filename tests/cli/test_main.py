@@ -13,7 +13,10 @@ from pipeline.errors import BundleError, DataError
 from pipeline.geometry import Grid
 from pipeline.io import write_volume
 
-COMMANDS = ("demo", "phantom", "check", "init", "build", "train", "evaluate", "predict", "verify", "publish")
+COMMANDS = (
+    *("demo", "phantom", "check", "init", "build", "train", "evaluate"),
+    *("quantize", "predict", "verify", "publish"),
+)
 HEAVY = ("torch", "monai", "ignite", "numpy", "scipy", "nibabel", "matplotlib")
 
 

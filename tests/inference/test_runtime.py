@@ -1,0 +1,341 @@
+"""How a network is run: the choice among means (against a clock of its own), each means against the network itself."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.errors import ConfigError
+from pipeline.inference import Runtime, SlidingWindowInferer
+from pipeline.inference.means import Means, in_batches_of, in_channels_last, torch_means
+from pipeline.inference.openvino_runtime import has_openvino, openvino
+from pipeline.inference.runtime import NAMES
+from pipeline.inference.runtime_choice import Choice, Limits, agreement, labels_of
+from pipeline.inference.runtime_memory import RuntimeMemory, Trial, network_key
+from pipeline.networks import UNet
+
+CPU = torch.device("cpu")
+LIMITS = Limits(0.999, 0.98)
+needs_openvino = pytest.mark.skipif(not has_openvino(), reason="the extra openvino is not installed")
+
+
+def network(norm=None):
+    torch.manual_seed(0)
+    layers = [nn.Conv3d(2, 4, 3, padding=1), *([norm] if norm else []), nn.LeakyReLU(0.1), nn.Conv3d(4, 3, 1)]
+    return nn.Sequential(*layers).eval()
+
+
+def image(*size, seed=1):
+    return torch.randn(1, 2, *size, generator=torch.Generator().manual_seed(seed))
+
+
+class Clocked(Choice):
+    """A choice whose clock shows, for each means, what ``SECONDS`` says."""
+
+    def __init__(self, *args, seconds, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.seconds, self.timings = seconds, 0
+
+    def _timed(self, run, batch):
+        self.timings += 1
+        return self.seconds[getattr(run, "name", "float32")], run(batch)
+
+
+class Pretended:
+    """What a means has loaded: the network's logits, changed as told."""
+
+    def __init__(self, name, network, change):
+        self.name, self.network, self.change = name, network, change
+
+    def __call__(self, x):
+        return self.change(self.network(x))
+
+
+def pretend(name, change=lambda logits: logits, **kwargs):
+    return Means(name, lambda network, window, folder: Pretended(name, network, change), **kwargs)
+
+
+def clocked(cache, seconds, net=None, windows=2):
+    net = net or network()
+    memory = RuntimeMemory(str(cache), net, image(8, 8, 8), CPU)
+    return Clocked(net, image(8, 8, 8).expand(windows, -1, -1, -1, -1), 1, CPU, memory, LIMITS, seconds=seconds)
+
+
+def named(*means):
+    return {one.name: one for one in (Means("float32", lambda network, window, folder: network), *means)}
+
+
+def test_the_fastest_is_taken_and_of_two_that_are_alike_the_safer(tmp_path):
+    seconds = {"float32": 1.0, "safe": 0.51, "quick": 0.5, "slow": 0.9}
+    choice = clocked(tmp_path, seconds)
+    assert choice.fastest(named(pretend("safe"), pretend("quick"), pretend("slow")), 1000) == "safe"
+    seconds["safe"] = 0.6
+    choice = clocked(tmp_path / "other", seconds)
+    assert choice.fastest(named(pretend("safe"), pretend("quick"), pretend("slow")), 1000) == "quick"
+
+
+def test_what_gives_other_labels_is_refused_however_fast(tmp_path):
+    choice = clocked(tmp_path, {"float32": 1.0, "wrong": 0.01, "nan": 0.01, "right": 0.5})
+    means = named(
+        pretend("wrong", lambda logits: logits.flip(1)),
+        pretend("nan", lambda logits: logits * float("nan")),
+        pretend("right", lambda logits: logits * 2),
+    )
+    assert choice.fastest(means, 1000) == "right"
+    assert "of the labels" in choice.trials["wrong"].refused
+    assert choice.trials["nan"].agreement == 0
+    assert choice.record("right", "", 1000)["trials"]["wrong"]["refused"] == choice.trials["wrong"].refused
+
+
+def test_what_does_not_work_here_is_recorded_with_its_reason(tmp_path):
+    def fails(network, window, folder):
+        raise RuntimeError("no such instruction\nsecond line")
+
+    choice = clocked(tmp_path, {"float32": 1.0})
+    assert choice.fastest(named(Means("odd", fails)), 1000) == "float32"
+    assert choice.trials["odd"].refused == "does not work here (RuntimeError: no such instruction)"
+
+
+def test_the_network_itself_failing_is_an_error(tmp_path):
+    class Broken(nn.Module):
+        def forward(self, x):
+            raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        clocked(tmp_path, {"float32": 1.0}, Broken().eval()).fastest(named(), 10)
+
+
+def test_what_can_not_pay_within_the_work_ahead_is_not_tried(tmp_path):
+    built = []
+
+    def build(network, window, folder):
+        built.append(folder)
+
+    means = named(pretend("compiled", build=build, artefact="compiled", build_s=60.0, any_size=False))
+    seconds = {"float32": 1.0, "compiled": 0.5}
+    choice = clocked(tmp_path, seconds)
+    assert choice.fastest(means, 100) == "float32"  # 100 s in all, of which at most half may go into trying
+    assert not built
+    assert choice.record("float32", "", 100)["not_tried"] == {"compiled": "would not pay within 100 windows"}
+    assert clocked(tmp_path, seconds).fastest(means, 200) == "compiled"
+    assert len(built) == 1
+    later = clocked(tmp_path, seconds)  # another process: neither timed nor built again, and now worth it at once
+    assert later.fastest(means, 5) == "compiled"
+    assert (later.timings, len(built)) == (0, 1)
+
+
+def test_a_start_that_takes_longer_than_it_saves_is_not_made(tmp_path):
+    means = named(pretend("quick", build=lambda *_: None, artefact="quick", any_size=False))
+    choice = clocked(tmp_path, {"float32": 1.0, "quick": 0.5})
+    assert choice.fastest(means, 1000) == "quick"
+    trials = json.loads((choice.memory.folder / "trials.json").read_text())
+    trials["trials"]["quick"]["start_s"] = 30.0
+    (choice.memory.folder / "trials.json").write_text(json.dumps(trials))
+    assert clocked(tmp_path, choice.seconds).fastest(means, 50) == "float32"
+    assert clocked(tmp_path, choice.seconds).fastest(means, 100) == "quick"
+
+
+def test_a_damaged_artefact_is_built_again_and_damaged_findings_are_found_again(tmp_path):
+    def build(network, window, folder):
+        (folder / "program").write_text("whole")
+
+    def load(network, window, folder):
+        if (folder / "program").read_text() != "whole":
+            raise RuntimeError("damaged")
+        return Pretended("built", network, lambda logits: logits)
+
+    means = named(Means("built", load, build, "built", any_size=False))
+    seconds = {"float32": 1.0, "built": 0.5}
+    choice = clocked(tmp_path, seconds)
+    choice.fastest(means, 1000)
+    (choice.memory.folder / "built" / "program").write_text("half")
+    (choice.memory.folder / "trials.json").write_text('{"trials": [')
+    again = clocked(tmp_path, seconds)
+    assert again.fastest(means, 1000) == "built"
+    assert again.timings > 0
+    assert (again.memory.folder / "built" / "program").read_text() == "whole"
+
+
+def test_findings_hold_for_one_network_one_size_and_one_machine():
+    net = network()
+    key = network_key(net, (1, 2, 8, 8, 8), CPU)
+    assert key == network_key(network(), (1, 2, 8, 8, 8), CPU)
+    assert key != network_key(net, (1, 2, 8, 8, 16), CPU)
+    net[1].negative_slope = 0.2
+    assert key != network_key(net, (1, 2, 8, 8, 8), CPU)
+    net[1].negative_slope = 0.1
+    net[0].weight.data[0, 0, 0, 0, 0] += 1
+    assert key != network_key(net, (1, 2, 8, 8, 8), CPU)
+
+
+def test_what_is_known_of_one_int8_network_is_not_believed_of_the_next(tmp_path):
+    def memory(**digests):
+        return RuntimeMemory(str(tmp_path), network(), image(8, 8, 8), CPU, digests)
+
+    memory(openvino_int8="first").keep({"float32": Trial(1.0), "openvino_int8": Trial(0.1)})
+    assert set(memory(openvino_int8="first").trials()) == {"float32", "openvino_int8"}
+    assert set(memory(openvino_int8="second").trials()) == {"float32"}
+    assert set(memory().trials()) == {"float32"}
+
+
+def test_the_folder_is_its_owners_alone_and_holds_a_bounded_number_of_networks(tmp_path):
+    for seed in range(22):
+        torch.manual_seed(seed)
+        memory = RuntimeMemory(str(tmp_path), nn.Conv3d(2, 3, 1), image(8, 8, 8), CPU)
+    assert memory.kept
+    folders = list((tmp_path / "runtimes").iterdir())
+    assert len(folders) == 20
+    assert all(folder.stat().st_mode & 0o077 == 0 for folder in [tmp_path / "runtimes", *folders])
+    assert not RuntimeMemory(None, nn.Conv3d(2, 3, 1), image(8, 8, 8), CPU).kept
+
+
+def test_agreement_by_hand():
+    reference = labels_of(torch.tensor([[[1.0, 1, 0, 0, 0], [0, 0, 1, 1, 1]]]))
+    labels = labels_of(torch.tensor([[[1.0, 0, 0, 0, 1], [0, 1, 1, 1, 0]]]))
+    assert (reference.tolist(), labels.tolist()) == ([[0, 0, 1, 1, 1]], [[0, 1, 1, 1, 0]])
+    assert agreement([labels], [reference]) == (3 / 5, 2 * 2 / 6)
+    assert agreement([reference] * 2, [reference] * 2) == (1, 1)
+    nothing = torch.zeros(1, 4)
+    assert agreement([nothing], [nothing]) == (1, 1)
+    assert labels_of(torch.tensor([[[-1.0, 2]]])).tolist() == [[0, 1]]
+    assert agreement([labels_of(torch.tensor([[[1.0, float("inf")], [0, 0]]]))], [reference]) == (0, 0)
+
+
+def test_what_memory_did_not_suffice_for_is_tried_again_another_time(tmp_path):
+    lacking = [True]
+
+    def load(network, window, folder):
+        if lacking:
+            raise MemoryError
+        return Pretended("large", network, lambda logits: logits)
+
+    seconds = {"float32": 1.0, "large": 0.5}
+    assert clocked(tmp_path, seconds).fastest(named(Means("large", load)), 1000) == "float32"
+    lacking.clear()
+    assert clocked(tmp_path, seconds).fastest(named(Means("large", load)), 1000) == "large"
+
+
+@pytest.mark.parametrize(
+    "norm", [nn.InstanceNorm3d(4), nn.InstanceNorm3d(4, affine=True), nn.InstanceNorm3d(4, track_running_stats=True)]
+)
+def test_channels_last_is_the_same_function_in_another_order(norm):
+    net = network(norm)
+    if norm.affine:
+        nn.init.normal_(norm.weight)
+    x = image(8, 9, 10)
+    other = in_channels_last(net)
+    torch.testing.assert_close(other(x), net(x), rtol=0, atol=1e-5)
+    assert other[0].weight.is_contiguous(memory_format=torch.channels_last_3d)
+    assert net[0].weight.is_contiguous()  # the caller's is as it was
+    assert isinstance(other[1], nn.GroupNorm) == (not norm.track_running_stats)
+
+
+def test_batches_of_one_size():
+    seen = []
+
+    def run(x):
+        seen.append(len(x))
+        return x * 2
+
+    x = torch.arange(7.0)[:, None]
+    assert torch.equal(in_batches_of(3, run)(x), x * 2)
+    assert seen == [3, 3, 3]
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_every_means_of_torch_that_needs_no_compiler_does_what_the_network_does(spatial_dims):
+    torch.manual_seed(0)
+    net = UNet(spatial_dims, 2, 3, [4, 8], [3, 3], [1, 2]).eval()
+    x = torch.randn(1, 2, *[8] * spatial_dims)
+    with torch.no_grad():
+        plain = net(x)
+        for one in torch_means(CPU):
+            if one.build is None:
+                tolerance = 0.1 if "bfloat16" in one.name else 1e-5
+                torch.testing.assert_close(one.load(net, x, None)(x).float(), plain, rtol=0, atol=tolerance)
+
+
+@pytest.mark.slow
+def test_compiled_ahead_of_time_and_loaded_again(tmp_path):
+    means = {one.name: one for one in torch_means(CPU)}
+    if "float32+compiled" not in means:
+        pytest.skip("no C++ compiler")
+    net, x = network(nn.InstanceNorm3d(4)), image(8, 8, 8)
+    means["float32+compiled"].build(net, x, tmp_path)
+    run = means["float32+compiled"].load(net, x, tmp_path)
+    both = torch.cat([x, image(8, 8, 8, seed=2)])
+    torch.testing.assert_close(run(both), net(both), rtol=0, atol=1e-5)
+
+
+@needs_openvino
+def test_openvino_does_what_the_network_does_and_is_not_asked_to_report_it(tmp_path):
+    import sys
+
+    net = network(nn.InstanceNorm3d(4, affine=True))
+    inferer = SlidingWindowInferer((8, 8, 8), 2, runtime=Runtime("openvino_float32", cache_dir=str(tmp_path)))
+    x = image(13, 8, 9)
+    torch.testing.assert_close(inferer(x, net), SlidingWindowInferer((8, 8, 8))(x, net), rtol=0, atol=1e-4)
+    assert inferer.runtime.record["runtime"] == "openvino_float32"
+    assert inferer.runtime.record["label_agreement"] == 1
+    assert openvino().__name__ == "openvino"
+    assert "openvino_telemetry" not in sys.modules
+
+
+def test_a_runtime_by_name(tmp_path):
+    net, x = network(), image(12, 8, 8)
+    plain = SlidingWindowInferer((8, 8, 8))(x, net)
+    assert torch.equal(SlidingWindowInferer((8, 8, 8), runtime="torch")(x, net), plain)
+    runtime = Runtime("bfloat16+channels_last", cache_dir=None)
+    rounded = SlidingWindowInferer((8, 8, 8), runtime=runtime)(x, net)
+    torch.testing.assert_close(rounded, plain, rtol=0, atol=0.05)
+    assert not torch.equal(rounded, plain)
+    assert rounded.dtype == torch.float32
+    assert runtime.record["runtime"] == "bfloat16+channels_last"
+
+
+def test_auto_keeps_to_the_labels_and_says_what_it_took(tmp_path):
+    net, x = network(nn.InstanceNorm3d(4)), image(20, 16, 8)
+    runtime = Runtime(work=range(50), cache_dir=str(tmp_path))
+    found = SlidingWindowInferer((8, 8, 8), runtime=runtime)(x, net)
+    plain = SlidingWindowInferer((8, 8, 8))(x, net)
+    assert runtime.record["runtime"] in NAMES
+    assert runtime.record["windows_ahead"] == 50 * 12
+    assert json.loads(json.dumps(runtime.record)) == runtime.record
+    assert (found.argmax(1) == plain.argmax(1)).float().mean() >= 0.998  # of the windows 0.999
+
+
+def test_weights_that_change_are_seen(tmp_path):
+    net, x = network(), image(8, 8, 8)
+    inferer = SlidingWindowInferer((8, 8, 8), runtime=Runtime("float32+channels_last", cache_dir=None))
+    inferer(x, net)
+    with torch.no_grad():
+        net[0].weight.mul_(3)
+    torch.testing.assert_close(inferer(x, net), SlidingWindowInferer((8, 8, 8))(x, net), rtol=0, atol=1e-5)
+
+
+def test_a_network_in_training_and_what_is_no_network_are_left_alone():
+    def double(x):
+        return x * 2
+
+    inferer = SlidingWindowInferer((8, 8, 8), runtime=Runtime("bfloat16", cache_dir=None))
+    x = image(8, 8, 8)
+    assert torch.equal(inferer(x, double), x * 2)
+    net = network()
+    plain = SlidingWindowInferer((8, 8, 8))(x, net)
+    assert torch.equal(inferer(x, net.train()), plain)
+
+
+def test_unknown_and_impossible_names():
+    with pytest.raises(ConfigError, match="found runtime 'fastest'; expected auto, torch or one of float32"):
+        Runtime("fastest")
+    inferer = SlidingWindowInferer((8, 8, 8), runtime=Runtime("float16", cache_dir=None))
+    with pytest.raises(ConfigError, match="'float16', which this machine can't give on cpu"):
+        inferer(image(8, 8, 8), network())
+
+
+def test_openvino_that_is_not_installed(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    inferer = SlidingWindowInferer((8, 8, 8), runtime=Runtime("openvino", cache_dir=None))
+    with pytest.raises(ConfigError, match=r"no package openvino.*pip install 'monai-volume-pipeline\[openvino\]'"):
+        inferer(image(8, 8, 8), network())
