@@ -27,7 +27,7 @@ _CALLS = 4  # of a means on trial, the first of which warms it up
 _SHORT_S = 1.0  # a call so short that the noise of one measurement matters
 _WORTH = 0.5  # of the time that the work ahead takes, the most that trying one means may cost
 _NOISE = 1.05  # of two means that are nearer than this, the safer one is taken
-_CLOSE = 1.3  # times the fastest: near enough to be timed in turn
+_CLOSE = 2.0  # times the fastest: near enough to be timed in turn, where others use the machine too
 _AGAIN, _ROUNDS = 0.05, 10  # of the time ahead, what that may take at most; and how often at most
 _SLOW = 1.5  # times float32 as it is: not worth a further call
 
