@@ -15,7 +15,7 @@ from pipeline.io import write_volume
 
 COMMANDS = (
     *("demo", "phantom", "check", "init", "build", "train", "evaluate"),
-    *("quantize", "predict", "verify", "publish"),
+    *("quantize", "predict", "measure", "compare", "verify", "publish", "verify-run"),
 )
 HEAVY = ("torch", "monai", "ignite", "numpy", "scipy", "nibabel", "matplotlib")
 
