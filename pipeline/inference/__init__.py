@@ -5,6 +5,7 @@ on the inputs' own spatial size; name it here, and ``tests/contracts/test_infere
 """
 
 from pipeline.inference.components import remove_small_components
+from pipeline.inference.dense_crf import DenseCRFd, dense_crf
 from pipeline.inference.margin import inside_margin, output_margin
 from pipeline.inference.mirroring import mirrored
 from pipeline.inference.padding import pad
@@ -13,9 +14,11 @@ from pipeline.inference.save import SaveImageOnGridd
 from pipeline.inference.sliding_window import SlidingWindowInferer, tile_corners, window_corners
 
 __all__ = [
+    "DenseCRFd",
     "Restored",
     "SaveImageOnGridd",
     "SlidingWindowInferer",
+    "dense_crf",
     "inside_margin",
     "mirrored",
     "output_margin",
