@@ -22,7 +22,8 @@ pipeline train stroke_perfusion_segmentation --data my_scans --resume RUN
 
 pipeline train stroke_perfusion_segmentation --data my_bids_folder --pseudonyms names.csv
 
-Networks: multi_encoder_unet, unet, unet_3plus, unet_plus_plus, unet_published.
+Networks: deeplab_v3_plus, fcn, multi_encoder_unet, pspnet, segnet, u2net, u2net_small, unet, unet_3plus,
+unet_plus_plus, unet_published.
 """
 
 

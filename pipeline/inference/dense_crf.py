@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
-from scipy import ndimage, special
+from scipy import ndimage
 
 from pipeline.errors import ConfigError, GeometryError
 from pipeline.inference.permutohedral import PermutohedralLattice
@@ -87,17 +87,17 @@ def dense_crf(
             [positions.reshape(-1, len(size)) / appearance_mm, image.reshape(len(image), -1).T / appearance_intensity],
             axis=1,
         )
-        kernels.append((appearance_weight, _normalised(PermutohedralLattice(features).filter, size)))
+        kernels.append((appearance_weight, _normalised(_bilateral_filter(features), size)))
 
-    unary = special.log_softmax(logits.reshape(len(logits), -1).T.astype(np.float32), axis=1)
+    unary = torch.from_numpy(logits.reshape(len(logits), -1).astype(np.float32)).log_softmax(0)
     field = unary
     for _ in range(iterations):
-        probabilities, field = np.exp(field), unary.copy()
+        probabilities, field = field.exp().numpy(), unary.clone()
         # Potts: a label is charged with its neighbours of all others, which is a constant less those of its own.
         for weight, kernel in kernels:
-            field += weight * kernel(probabilities)
-        field = special.log_softmax(field, axis=1)
-    return np.ascontiguousarray(field.T).reshape(logits.shape)
+            field += weight * torch.from_numpy(kernel(probabilities))
+        field = field.log_softmax(0)
+    return field.numpy().reshape(logits.shape)
 
 
 def _check(logits: np.ndarray, image: np.ndarray, spacing_mm: Sequence[float]) -> None:
@@ -117,16 +117,21 @@ def _spatial_filter(size: Sequence[int], widths_voxels: np.ndarray) -> Filter:
     """Sums over a Gaussian neighbourhood up to a constant factor, axis by axis; beyond the image there is nothing."""
 
     def smooth(values: np.ndarray) -> np.ndarray:
-        maps = values.T.reshape(-1, *size)
-        smoothed = ndimage.gaussian_filter(maps, (0, *widths_voxels), mode="constant", output=np.float32)
-        return smoothed.reshape(len(maps), -1).T
+        maps = values.reshape(-1, *size)
+        return ndimage.gaussian_filter(maps, (0, *widths_voxels), mode="constant").reshape(values.shape)
 
     return smooth
 
 
+def _bilateral_filter(features: np.ndarray) -> Filter:
+    """Sums over voxels whose features (N, d) are near, in standard deviations, up to a constant factor."""
+    lattice = PermutohedralLattice(features)
+    return lambda values: lattice.filter(values.T).T
+
+
 def _normalised(kernel: Filter, size: Sequence[int]) -> Filter:
-    """K / sqrt(K1 K1^T), for a kernel K known up to a factor: (N, L) -> (N, L)."""
-    scale = 1 / np.sqrt(kernel(np.ones((int(np.prod(size)), 1), dtype=np.float32)))
+    """K / sqrt(K1 K1^T), for a kernel K known up to a factor: (L, N) -> (L, N)."""
+    scale = 1 / np.sqrt(kernel(np.ones((1, int(np.prod(size))), dtype=np.float32)))
     return lambda values: scale * kernel(scale * values)
 
 

@@ -38,83 +38,82 @@ class PermutohedralLattice:
 
     def __init__(self, positions: np.ndarray) -> None:
         n, d = positions.shape
-        elevated = _elevated(np.asarray(positions, dtype=np.float64))
+        elevated = _elevated(positions)
         # A corner's coordinates are within d + 1 of its position's, a neighbour's within d more.
-        if np.prod(np.ptp(elevated, axis=0)[:d] + 4 * d + 5) > 2**62:
+        span = np.ptp(elevated[:d], axis=1) + 4 * d + 5
+        if np.prod(span) > 2**62:
             raise ConfigError(
                 f"positions {np.ptp(positions, axis=0).round(1).tolist()} standard deviations apart",
                 expected="fewer, so that every corner of the lattice between them has a number",
                 fix="wider kernels, or fewer channels",
             )
+        strides = np.concatenate([[1], np.cumprod(np.ceil(span[:-1]))]).astype(np.int64)
         nearest, ranks, weights = _enclosing_cells(elevated)
-        # Corner r of a cell lies r steps from its nearest point of colour 0, in the order of the ranks.
-        steps = np.array([[r if i <= d - r else r - (d + 1) for i in range(d + 1)] for r in range(d + 1)])
-        keys = np.stack([(nearest + steps[r][ranks])[:, :d] for r in range(d + 1)], axis=1).reshape(-1, d)
-        low, span = keys.min(axis=0) - d - 1, np.ptp(keys, axis=0) + 2 * d + 3  # neighbours stay within
-        strides = np.concatenate([np.cumprod(span[:0:-1])[::-1], [1]]).astype(np.int64)
-        numbers, corner = np.unique((keys - low) @ strides, return_inverse=True)
-        self.corners = len(numbers)
+        # Corner r lies one step from corner r - 1: coordinates 1 higher, but for that of rank d + 1 - r, d lower.
+        by_rank = np.empty_like(ranks)
+        np.put_along_axis(by_rank, ranks, np.append(strides, 0)[:, None], axis=0)
+        numbers = np.empty((n, d + 1), dtype=np.int64)
+        numbers[:, 0] = strides @ nearest[:d]
+        for r in range(1, d + 1):
+            numbers[:, r] = numbers[:, r - 1] + strides.sum() - (d + 1) * by_rank[d + 1 - r]
+        held, corner = np.unique(numbers, return_inverse=True)
+        self.corners = len(held)
         rows = np.arange(0, n * (d + 1) + 1, d + 1)
-        self._share = sparse.csr_matrix(
-            (weights.astype(np.float32).ravel(), corner.ravel(), rows), shape=(n, self.corners)
-        )
-        self._shared = self._share.T.tocsr()
-        # Along direction i a neighbour's first d coordinates are 1 higher, but for coordinate i, which is d lower.
+        self._share = sparse.csr_matrix((weights.T.ravel(), corner.ravel(), rows), shape=(n, self.corners))
+        # Along direction i a neighbour's coordinates are 1 higher, but for coordinate i, which is d lower.
         self._neighbours = []
         for i in range(d + 1):
             step = int(strides.sum()) - ((d + 1) * int(strides[i]) if i < d else 0)
-            self._neighbours.append([_found(numbers, numbers + s * step) for s in (1, -1)])
+            self._neighbours.append([_found(held, held + s * step) for s in (1, -1)])
 
     def filter(self, values: np.ndarray) -> np.ndarray:
         """(N, K) -> (N, K) float32."""
         at = np.zeros(
             (self.corners + 1, values.shape[1]), dtype=np.float32
         )  # the last is every corner that is not held
-        at[:-1] = self._shared @ np.asarray(values, dtype=np.float32)
+        at[:-1] = self._share.T @ np.asarray(values, dtype=np.float32)
         for after, before in self._neighbours:
             at[:-1] = 0.5 * at[:-1] + 0.25 * (at[after] + at[before])
         return self._share @ at[:-1]
 
 
 def _elevated(positions: np.ndarray) -> np.ndarray:
-    """(N, d) -> (N, d + 1): onto the hyperplane of coordinates that sum to 0, where the lattice lies.
+    """(N, d) -> (d + 1, N): onto the hyperplane of coordinates that sum to 0, where the lattice lies.
 
     Scaled so that sharing out, blurring and reading off together spread a value by one standard deviation.
     """
     n, d = positions.shape
-    axes = np.arange(1, d + 1)
-    scaled = positions * (np.sqrt(2 / 3) * (d + 1) / np.sqrt(axes * (axes + 1)))
-    after = np.zeros((n, d + 1))
-    after[:, :d] = np.cumsum(scaled[:, ::-1], axis=1)[:, ::-1]  # after[:, i]: the sum of scaled[:, i:]
-    elevated = after.copy()
-    elevated[:, 1:] -= axes * scaled
+    elevated = np.zeros((d + 1, n))
+    for axis in range(d, 0, -1):
+        scaled = positions[:, axis - 1] * (np.sqrt(2 / 3) * (d + 1) / np.sqrt(axis * (axis + 1)))
+        elevated[axis] -= axis * scaled
+        elevated[:axis] += scaled
     return elevated
 
 
 def _enclosing_cells(elevated: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each position the nearest lattice point of colour 0, the ranks of its residual, and its d + 1 weights."""
-    n, corners = elevated.shape
+    """The nearest lattice points of colour 0, the ranks of the residuals, the corners' weights; all (d + 1, N)."""
+    corners, n = elevated.shape
     d = corners - 1
-    nearest = np.rint(elevated / corners).astype(np.int64)
-    excess = nearest.sum(axis=1)
-    # Rank 0 is the largest residual; ties by position, as a stable sort leaves them.
-    order = np.argsort(nearest * corners - elevated, axis=1, kind="stable")
-    ranks = np.empty_like(order)
-    np.put_along_axis(ranks, order, np.broadcast_to(np.arange(corners), order.shape), axis=1)
+    nearest = np.rint(elevated / corners)
+    residual = elevated - nearest * corners
+    ranks = np.zeros((corners, n), dtype=np.int64)  # rank 0 is the largest residual
+    for i in range(corners):
+        for j in range(i + 1, corners):
+            smaller = residual[i] < residual[j]
+            ranks[i] += smaller
+            ranks[j] += ~smaller
     # Rounding may have left the hyperplane: the coordinates that were rounded farthest are moved back to it.
-    ranks += excess[:, None]
-    nearest += (ranks < 0).astype(np.int64) - (ranks > d)
-    ranks += corners * ((ranks < 0).astype(np.int64) - (ranks > d))
-    nearest *= corners
+    ranks += nearest.sum(axis=0).astype(np.int64)
+    moved = (ranks < 0).astype(np.int64) - (ranks > d)
+    ranks += corners * moved
+    nearest += moved
 
-    residual = (elevated - nearest) / corners
-    weights = np.zeros((n, corners + 1))
-    np.put_along_axis(weights, d - ranks, residual, axis=1)
-    moved = np.zeros((n, corners + 1))
-    np.put_along_axis(moved, d + 1 - ranks, residual, axis=1)
-    weights -= moved
-    weights[:, 0] += 1 + weights[:, d + 1]
-    return nearest, ranks, weights[:, :corners]
+    residual = elevated / corners - nearest
+    ordered = np.empty_like(residual)
+    np.put_along_axis(ordered, d - ranks, residual, axis=0)  # ascending
+    weights = np.diff(ordered, axis=0, prepend=ordered[-1:] - 1)
+    return (nearest * corners).astype(np.int64), ranks, weights.astype(np.float32)
 
 
 def _found(numbers: np.ndarray, wanted: np.ndarray) -> np.ndarray:
