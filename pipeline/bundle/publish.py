@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.bundle.build import resolve
 from pipeline.bundle.find import find_bundle
+from pipeline.data.trained_on import FILE as TRAINED_ON
 from pipeline.errors import BundleError
 
 WEIGHTS_DEPEND_ON = ("network_def", "channels", "classes", "orientation", "spacing_mm", "normalization", "patch_size")
@@ -20,7 +21,8 @@ CHOSEN_AT_INFERENCE = "inference_"
 def publish(run: str | Path, bundle: str | Path) -> Path:
     """Put a run's best weights into a bundle's ``models/``: the one way in. Returns the file.
 
-    The cases that they were trained on go along (``models/split.json``), so that an evaluation never counts them.
+    The cases that they were trained on go along (``models/split.json``), so that an evaluation never counts them, and
+    their sizes (``models/trained_on.json``), so that a prediction says which case is unlike them.
     """
     run, target = Path(run), find_bundle(bundle)
     weights, split = run / "models" / "model.pt", run / "models" / "split.json"
@@ -39,9 +41,10 @@ def publish(run: str | Path, bundle: str | Path) -> Path:
         )
     models = target / "models"
     models.mkdir(exist_ok=True)
-    for stale in models.glob("quantized.*"):  # of the weights that were here
-        stale.unlink()
-    for source in (weights, split):
+    for stale in [*models.glob("quantized.*"), models / TRAINED_ON]:  # of the weights that were here
+        stale.unlink(missing_ok=True)
+    described = run / "models" / TRAINED_ON
+    for source in (weights, split, *([described] if described.is_file() else [])):
         shutil.copyfile(source, models / f".{source.name}")
         (models / f".{source.name}").replace(models / source.name)
     return models / "model.pt"

@@ -24,7 +24,9 @@ from pipeline.bundle.record import begin_record, record_prediction
 from pipeline.bundle.refusals import refuse_foreign_to_weights, refuse_taken_back
 from pipeline.bundle.run_folder import new_folder, settle, write_bundle, write_config
 from pipeline.data import check_headers, find_cases
+from pipeline.data.fingerprint import CaseFingerprint
 from pipeline.data.provenance import environment
+from pipeline.data.trained_on import TrainedOn
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -98,7 +100,7 @@ def train(
     if resume is not None:
         _refuse_another_bundle(bundle, folder, config)
     # a wrong path, and what headers show, is refused before anything is written
-    _refuse_early(config, data, config["on_refusal"])
+    found = _refuse_early(config, data, config["on_refusal"])
     if resume is not None:
         run_dir = folder
         budget_s = budget_s if budget_s is not None else config["budget_s"]
@@ -122,6 +124,9 @@ def train(
     write_bundle(folder, run_dir, lasting, overrides)  # now that all of it has been accepted
     if resume is None:
         begin_record(run_dir, folder)
+        seen = TrainedOn.of(case.grid for case in found if case.grid is not None and case.refusal is None)
+        if seen is not None:
+            seen.write(run_dir / "models")
     try:
         run_section(parser, "run")
     except KeyboardInterrupt:
@@ -206,11 +211,14 @@ def predict(
         values["probabilities_key"] = "probabilities"
     inference = Inference(bundle, weights=weights, overrides=overrides, values=values)
     config = inference.config
-    _refuse_early(config, input, "report", labelled=False)
+    unlike = _unlike_training(_refuse_early(config, input, "report", labelled=False), inference.weights())
     items = inference["dataset#data"]
     _refuse_to_overwrite(items, Path(output), ".png" if config.get("spatial_dims", 3) == 2 else ".nii.gz")
     from pipeline.engines.cohort import predict_cohort
+    from pipeline.engines.cohort_stages import REMARKS
     from pipeline.engines.cohort_turns import turns
+
+    items = [item | {REMARKS: unlike.get(item["case_id"], [])} for item in items]
 
     run_section(inference.parser, "initialize")
     network, inferer, device = inference["network"], inference["inferer"], inference["device"]
@@ -242,7 +250,9 @@ def predict(
     return result
 
 
-def _refuse_early(config: dict[str, Any], data: str | Path, on_refusal: str, labelled: bool = True) -> None:
+def _refuse_early(
+    config: dict[str, Any], data: str | Path, on_refusal: str, labelled: bool = True
+) -> list[CaseFingerprint]:
     """All cases by their headers: in a second it is known which can't be used, and not after hours."""
     asked = data_rules(config)
     cases = find_cases(
@@ -255,9 +265,27 @@ def _refuse_early(config: dict[str, Any], data: str | Path, on_refusal: str, lab
         pseudonyms=config.get("pseudonyms"),
         missing_channels=asked.stack.missing_channels,
     )
-    check_headers(
+    return check_headers(
         [asked.loaded(case) for case in cases], asked.channels, asked.stack, on_refusal, bool(config.get("pseudonyms"))
     )
+
+
+def _unlike_training(cases: Sequence[CaseFingerprint], weights: Sequence[Path]) -> dict[str, list[str]]:
+    """Case id -> how it is unlike the cases that the weights were trained on; said, and no reason to stop."""
+    known = list(filter(None, (TrainedOn.read(file.parent) for file in weights)))
+    remarks = {}
+    for case in cases:
+        said = [] if case.grid is None else [text for seen in known for text in seen.remarks(case.grid)]
+        if said:
+            remarks[case.case_id] = list(dict.fromkeys(said))
+    if remarks:
+        examples = "\n  ".join(f"case {case_id}: {'; '.join(said)}" for case_id, said in list(remarks.items())[:5])
+        logger.warning(
+            "%d of %d cases are unlike those that the weights were trained on; how good their results are is not known:"
+            "\n  %s%s",
+            len(remarks), len(cases), examples, "\n  ..." if len(remarks) > 5 else "",
+        )  # fmt: skip
+    return remarks
 
 
 def _refuse_another_bundle(named: str | Path, run_dir: Path, config: dict[str, Any]) -> None:

@@ -89,7 +89,9 @@ def closing_words(result: CohortResult, folder: Path) -> str:
     lines = [f"{o.status}  {o.case}: {o.reason}" for o in result.outcomes if o.reason]
     repaired = sum(o.status == "done" and bool(o.repairs) for o in result.outcomes)
     if repaired:
-        lines.append(f"{repaired} done with remarks on what was read (units, grids): column repairs of the table")
+        lines.append(
+            f"{repaired} done with remarks (units, grids, unlike the training cases): column repairs of the table"
+        )
     kept = sum(o.kept for o in result.outcomes)
     if kept:
         lines.append(f"{kept} of the done ones are of an earlier run and still hold (--redo makes them again)")

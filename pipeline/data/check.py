@@ -154,13 +154,16 @@ def check_headers(
     rules: StackRules = DEFAULT_RULES,
     on_refusal: str = "raise",
     pseudonymous: bool = False,
-) -> None:
+) -> list[CaseFingerprint]:
     """Refuse, before any time is spent, all cases whose headers alone show that they can't be used.
 
     Args:
         on_refusal: ``"raise"`` one error that names them all; ``"skip"``: say so, loading leaves them out, unless none
             is left; ``"report"``: say so.
         pseudonymous: the cases' ids are pseudonyms: no text may name a file.
+
+    Returns:
+        What the headers say of each case, those that are refused included.
 
     Raises:
         DataError: refused cases, or none left.
@@ -169,7 +172,7 @@ def check_headers(
     said = [_hidden(one.refusal, case) if pseudonymous else one.refusal for one, case in zip(found, cases, strict=True)]
     reasons = [reason.replace("\n", "\n  ") for reason in said if reason is not None]
     if not reasons:
-        return
+        return found
     text = f"{len(reasons)} of {len(cases)} cases that can't be used:\n  " + "\n  ".join(reasons) + "\n"
     if on_refusal == "raise" or (on_refusal == "skip" and len(reasons) == len(cases)):
         raise DataError(
@@ -178,3 +181,4 @@ def check_headers(
             fix="correct them or take them out of the dataset; `pipeline check DATASET` looks at every voxel of it",
         )
     logger.warning("%s%d cases go on without them", text, len(cases) - len(reasons))
+    return found

@@ -39,6 +39,9 @@ Item = Mapping[Hashable, Any]
 READERS = {"cpu": 1, "cuda": 3}
 """Threads that prepare cases, by the kind of device: on a CPU the network wants the cores itself."""
 
+REMARKS = "remarks"
+"""Entry of an item with sentences about the case that its outcome is to bear."""
+
 WRITING = 2
 """Results that wait to be written, the one that is being written included. Each may hold a volume's logits."""
 
@@ -244,7 +247,7 @@ class Stages:
             "case": work.key[1],
             "relative": work.key[0],
             "inputs": work.inputs,
-            "repairs": tuple(without_paths(repairs, work.source).splitlines()),
+            "repairs": (*work.source.get(REMARKS, ()), *without_paths(repairs, work.source).splitlines()),
             "made_with": self.made_with,
             "device": str(self.predictor.device),
             "pseudonymous": bool(work.source.get(MARK)),

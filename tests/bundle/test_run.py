@@ -1,11 +1,14 @@
 """What a command decides before anything is trained or measured."""
 
+import numpy as np
 import pytest
 
 from pipeline.bundle import find_bundle
-from pipeline.bundle.run import _choose_part, _refuse_to_overwrite, train
+from pipeline.bundle.run import _choose_part, _refuse_to_overwrite, _unlike_training, train
 from pipeline.bundle.run_folder import _known_to
+from pipeline.data.fingerprint import CaseFingerprint
 from pipeline.errors import ConfigError
+from pipeline.geometry import Grid
 
 
 def test_values_that_are_valid_together_alone_reach_every_config_of_the_run():
@@ -63,3 +66,19 @@ def test_a_result_never_takes_the_place_of_an_input_and_a_link_to_itself_is_no_o
         _refuse_to_overwrite(items, tmp_path, ".nii.gz")
     with pytest.raises(ConfigError, match=r"take the place of a\.nii\.gz"):
         _refuse_to_overwrite(items[1:], tmp_path, ".nii.gz")
+
+
+def test_a_scan_unlike_the_training_cases_is_said_to_be_so(caplog):
+    weights = find_bundle("hippocampus_mri_segmentation") / "models" / "model.pt"
+    cases = [
+        CaseFingerprint("crop", Grid((36, 50, 40), np.eye(4))),
+        CaseFingerprint("head", Grid((180, 220, 180), np.eye(4))),
+        CaseFingerprint("coarse", Grid((2, 3, 2), np.diag([20.0, 20.0, 20.0, 1.0]))),
+        CaseFingerprint("refused", None),
+    ]
+    remarks = _unlike_training(cases, [weights, weights])
+    assert sorted(remarks) == ["coarse", "head"]
+    assert len(remarks["head"]) == 1
+    assert "2 of 4 cases are unlike" in caplog.text
+    assert "case head: unlike the training cases: a volume of 180x220x180 mm" in caplog.text
+    assert _unlike_training(cases, [weights.with_name("elsewhere") / "model.pt"]) == {}

@@ -57,7 +57,9 @@ def test_a_run_can_be_verified(run, phantoms, tmp_path):
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     assert (record["kind"], record["bundle"]["name"]) == ("train", BUNDLE)
     assert record["commands"][0][1:3] == ["train", BUNDLE]
-    assert {"models/model.pt", "configs/train.json", "cases.csv", "metrics.csv"} <= set(record["files"])
+    written = {"models/model.pt", "models/trained_on.json", "configs/train.json", "cases.csv", "metrics.csv"}
+    assert written <= set(record["files"])
+    assert json.loads((run / "models" / "trained_on.json").read_text(encoding="utf-8"))["cases"] == 6
     assert len(record["inputs"]) == 6
     copy, scans = tmp_path / "run", tmp_path / "scans"
     shutil.copytree(run, copy)
