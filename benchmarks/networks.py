@@ -159,6 +159,16 @@ def unet_and_plain_conv_unet(dims: int, channels: int) -> tuple[nn.Module, nn.Mo
     return UNet(dims, channels, 3, channels=CHANNELS, deep_supervision=False), peer
 
 
+def deeplab_and_segmentation_models(dims: int, channels: int) -> tuple[nn.Module, nn.Module]:
+    """On a ResNet-50, separable. Behind the pyramid the peer has one convolution and one in its decoder, ours two."""
+    import segmentation_models_pytorch
+
+    peer = segmentation_models_pytorch.DeepLabV3Plus(
+        "resnet50", encoder_weights=None, in_channels=channels, classes=3, decoder_atrous_rates=(6, 12, 18)
+    )
+    return pipeline.networks.DeepLabV3Plus(dims, channels, 3, blocks_per_stage=(3, 4, 6, 3), separable=True), peer
+
+
 def rows() -> dict[str, tuple[Callable[[int, int], tuple[nn.Module, nn.Module]], int]]:
     """What can be compared here: name of the row -> how to build ours and the peer, and the dimensions."""
     pairs = {"unet-dynunet": unet_and_dynunet, "unet-basicunet": unet_and_basic_unet}
@@ -167,7 +177,10 @@ def rows() -> dict[str, tuple[Callable[[int, int], tuple[nn.Module, nn.Module]],
         pairs["unetplusplus-basicunetplusplus"] = unet_plus_plus_and_basic
     if find_spec("dynamic_network_architectures"):  # nnU-Net's
         pairs["unet-plainconvunet"] = unet_and_plain_conv_unet
-    return {f"{name}-{dims}d": (build, dims) for name, build in pairs.items() for dims in (3, 2)}
+    found = {f"{name}-{dims}d": (build, dims) for name, build in pairs.items() for dims in (3, 2)}
+    if find_spec("segmentation_models_pytorch"):
+        found["deeplab-segmentationmodels-2d"] = (deeplab_and_segmentation_models, 2)
+    return found
 
 
 def compare_peers(

@@ -41,4 +41,4 @@ def unpool(x: torch.Tensor, indices: torch.Tensor, size: list[int]) -> torch.Ten
     for n in size:
         voxels *= n
     empty = torch.zeros([x.shape[0], x.shape[1], voxels], dtype=x.dtype, device=x.device)
-    return empty.scatter(2, indices.flatten(2), x.flatten(2)).reshape([x.shape[0], x.shape[1], *size])
+    return empty.scatter(2, indices.flatten(2), x.flatten(2)).unflatten(2, size)
