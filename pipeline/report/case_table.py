@@ -29,7 +29,7 @@ def case_table(rows: Sequence[Row]) -> str:
     classes = list(dict.fromkeys(row.result.class_name for row in rows))
     options = "".join(f"<option>{escape(name)}</option>" for name in classes)
     heads = "".join(
-        f'<th scope="col" class="{kind}"{_sorted(head)}><button type="button" data-kind="{kind}">{head}</button></th>'
+        f'<th scope="col" class="{kind}"><button type="button" data-kind="{kind}">{head}</button></th>'
         for head, kind in _HEADS
     )
     places = anchors(rows)
@@ -49,10 +49,6 @@ def case_table(rows: Sequence[Row]) -> str:
 <div class="scroll" tabindex="0" role="region" aria-label="Every case">
 <table id="all-cases"><thead><tr>{heads}</tr></thead><tbody>{"".join(body)}</tbody></table>
 </div>"""
-
-
-def _sorted(head: str) -> str:
-    return ' aria-sort="ascending"' if head == "Dice" else ""
 
 
 def _row(row: Row, place: str, first: bool) -> str:

@@ -18,7 +18,7 @@ _LIMIT_SD = 1.96
 
 
 def curve_chart(curves: Mapping[str, Curve], y_words: str) -> str:
-    """Lines over iterations; a legend where there are several."""
+    """Lines over iterations; a legend where there are several. What they are of, the heading above says."""
     points = [p for curve in curves.values() for p in curve]
     xs, ys = ([p[axis] for p in points] for axis in (0, 1))
     frame = Frame((min(xs), max(xs)), (min(ys), max(ys)))
@@ -36,7 +36,7 @@ def curve_chart(curves: Mapping[str, Curve], y_words: str) -> str:
             f'<line class="line s{series % 6}" x1="0" x2="26" y1="5" y2="5"/></svg> {escape(name)}</li>'
         )
     last = "; ".join(f"{name} {curve[-1][1]:.4g} at the end" for name, curve in curves.items())
-    chart = frame.drawn("".join(parts), "iteration", y_words, f"{y_words} over iterations: {last}")
+    chart = frame.drawn("".join(parts), "iteration", "", f"{y_words} over iterations: {last}")
     keys = f'<ul class="legend">{"".join(legend)}</ul>' if len(curves) > 1 else ""
     return f"{chart}{keys}"
 

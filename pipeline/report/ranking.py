@@ -93,7 +93,7 @@ def faults(row: Row) -> str:
             f"95% of the outlines agree within {r.hausdorff_95_mm:.1f} mm; at most {r.hausdorff_mm:.1f} mm off."
         )
     if max(r.lesions_reference, r.lesions_prediction) > 1:
-        words.append(f"Of {r.lesions_reference} parts {r.lesions_found} found, {r.lesions_false} shown that are none.")
+        words.append(f"Parts: {r.lesions_found} of {r.lesions_reference} found, {r.lesions_false} false.")
     return " ".join(words)
 
 
