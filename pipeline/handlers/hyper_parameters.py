@@ -23,6 +23,7 @@ class HyperParameters:
         metrics: tags of scalars that stand beside them.
         config: the file with the run's resolved config, which becomes the text ``config``; plain MONAI, which leaves
             no such file in its run's folder, has no such text.
+        further: more values, a bundle's own.
     """
 
     def __init__(
@@ -31,8 +32,9 @@ class HyperParameters:
         values: Mapping[str, Any],
         metrics: Sequence[str] = ("validate/dice", "validate/iou", "validate/hausdorff_95_mm"),
         config: str | None = None,
+        further: Mapping[str, Any] | None = None,
     ) -> None:
-        self.writer, self.values, self.metrics = writer, dict(values), tuple(metrics)
+        self.writer, self.values, self.metrics = writer, {**values, **(further or {})}, tuple(metrics)
         self.config = None if config is None else Path(config)
 
     def attach(self, engine: Engine) -> None:

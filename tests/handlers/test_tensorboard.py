@@ -76,7 +76,7 @@ def test_a_run_has_a_line_in_the_table_of_runs_and_its_config_as_text(tmp_path, 
     engine = Engine(lambda engine, batch: None)
     engine.network = torch.nn.Identity()
     values = {"learning_rate": 0.5, "patch_size": [8, 8, 4], "budget_s": None}
-    HyperParameters(writer, values, ["validate/dice"], str(config)).attach(engine)
+    HyperParameters(writer, values, ["validate/dice"], str(config), {"overlap": 0.25}).attach(engine)
     engine.run([0])
     events = read_back(tmp_path)
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []  # the run itself, not another one
@@ -85,6 +85,7 @@ def test_a_run_has_a_line_in_the_table_of_runs_and_its_config_as_text(tmp_path, 
     assert started["network"].string_value == "Identity"
     assert started["learning_rate"].number_value == 0.5
     assert started["patch_size"].string_value == "[8, 8, 4]"
+    assert started["overlap"].number_value == 0.25
     assert started["budget_s"].string_value == "none"
     metadata = events.SummaryMetadata("_hparams_/experiment").plugin_data.content
     experiment = plugin_data_pb2.HParamsPluginData.FromString(metadata).experiment
