@@ -6,14 +6,17 @@ To add one: a file of at most 80 lines with a class whose ``attach(engine)`` reg
 """
 
 from pipeline.handlers.calibration import CalibrationScores
+from pipeline.handlers.case_histograms import CaseHistograms
 from pipeline.handlers.case_measures import CaseMeasures
 from pipeline.handlers.checkpoints import BestWeights, Resumable
 from pipeline.handlers.console import CaseProgress, EpochProgress, ValidationLine
+from pipeline.handlers.hyper_parameters import HyperParameters
 from pipeline.handlers.instance_scores import InstanceScores
 from pipeline.handlers.membrane_measures import MembraneMeasures
 from pipeline.handlers.metrics_csv import MetricsCsv
 from pipeline.handlers.overlay import OverlayImages
 from pipeline.handlers.panel import case_panel, overlay_rgb, pick_slices
+from pipeline.handlers.precision_recall import PrecisionRecall
 from pipeline.handlers.record_run import RecordRun
 from pipeline.handlers.tensorboard import TrainingScalars, ValidationScalars, summary_writer
 from pipeline.handlers.validation import Validation
@@ -21,13 +24,16 @@ from pipeline.handlers.validation import Validation
 __all__ = [
     "BestWeights",
     "CalibrationScores",
+    "CaseHistograms",
     "CaseMeasures",
     "CaseProgress",
     "EpochProgress",
+    "HyperParameters",
     "InstanceScores",
     "MembraneMeasures",
     "MetricsCsv",
     "OverlayImages",
+    "PrecisionRecall",
     "RecordRun",
     "Resumable",
     "TrainingScalars",

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run. Groups: ``train/`` per iteration, ``validate/`` per validation."""
+"""What TensorBoard shows of a run as curves; docs/tensorboard.md has its groups of tags."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class TrainingScalars:
 
 
 class ValidationScalars:
-    """Every measure that the evaluator holds: ``validate/dice``, ``validate/hausdorff_95_mm/anterior`` and so on.
+    """Every measure that the evaluator holds: ``validate/dice``, ``validate/hausdorff_95_mm_anterior`` and so on.
 
     Args:
         writer: what :func:`summary_writer` gave.

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 
 def events(run: Path) -> EventAccumulator:
-    accumulator = EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0, "scalars": 0})
+    accumulator = EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0, "scalars": 0, "histograms": 0})
     accumulator.Reload()
     return accumulator
 
@@ -108,6 +108,16 @@ def test_tensorboard_has_the_curves_and_the_pictures(run, split):
     assert {f"validate/{case}" for case in split["validate"]} <= set(accumulator.Tags()["images"])
     rates = [event.value for event in accumulator.Scalars("train/learning_rate")]
     assert max(rates) > 2 * rates[-1]
+    assert [event.step for event in accumulator.Histograms("cases/dice_lesion")] == [
+        iterations[-1] // 2,
+        iterations[-1],
+    ]
+    assert {"experiment", "session_start_info", "session_end_info"} <= {
+        tag.removeprefix("_hparams_/") for tag in accumulator.PluginTagToContent("hparams")
+    }
+    [text] = accumulator.Tensors("config/text_summary")
+    config = json.loads(text.tensor_proto.string_val[0])
+    assert config == json.loads((run / "configs" / "train.json").read_text(encoding="utf-8"))
 
 
 def test_the_same_seed_gives_the_same_run_and_plain_monai_gives_it_too(run, phantoms, tmp_path):

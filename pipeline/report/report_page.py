@@ -1,0 +1,176 @@
+"""The report of a run: one HTML page that holds all it shows, for people who were not there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from os import PathLike
+from pathlib import Path
+
+from pipeline.data.case_volumes import CaseVolumes
+from pipeline.io.atomic import write_text
+from pipeline.metrics import Row, summarise
+from pipeline.report.case_table import case_table
+from pipeline.report.charts import agreement_chart, curve_chart, distribution_chart
+from pipeline.report.pictured_cases import pictured_cases
+from pipeline.report.ranking import RankedCase, anchors, faults, ranked
+from pipeline.report.run_facts import digests, facts
+from pipeline.report.run_results import Curve, RunResults
+from pipeline.report.viewer import viewer
+
+_FILES = Path(__file__).parent / "page"
+# What the page may do, whatever a name in it tries: nothing is loaded from elsewhere, nothing is sent.
+POLICY = (
+    "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; font-src data:; connect-src data: blob:; "
+    "script-src 'unsafe-inline' 'wasm-unsafe-eval' blob:; worker-src blob:; base-uri 'none'; form-action 'none'"
+)
+_MEASURES = (("dice", "Dice"), ("iou", "IoU"), ("hausdorff_95_mm", "Hausdorff 95, mm"))
+
+
+def report_page(
+    run: RunResults,
+    path: str | PathLike[str],
+    volumes: Mapping[str, CaseVolumes] | None = None,
+    problems: Mapping[str, str] | None = None,
+    predicted_again: bool = False,
+) -> Path:
+    """Write the page.
+
+    Args:
+        run: what is reported.
+        path: of the HTML file; its folder is made. It exists only when whole.
+        volumes: of the cases that are shown, by case id.
+        problems: case id -> why it is not shown.
+        predicted_again: whether the predictions shown were made for this, by the weights that the run has kept.
+
+    Raises:
+        DataError: it can't be written.
+    """
+    file = Path(path)
+    write_text(file, _page(run, volumes or {}, problems or {}, predicted_again))
+    return file
+
+
+def _page(run: RunResults, volumes: Mapping[str, CaseVolumes], problems: Mapping[str, str], again: bool) -> str:
+    name = escape(run.name)
+    cases = ranked(run.rows) if run.rows else []
+    classes = {row.result.class_id: row.result.class_name for row in run.rows}
+    in_3d = [(f"{case.role}: {case.case_id}", volumes[case.case_id]) for case in cases if case.case_id in volumes]
+    sections = [
+        ("cases", "Worst, median and best", pictured_cases(run.rows, cases, volumes, problems, again) if cases else ""),
+        ("in-3d", "In 3D", viewer(in_3d, classes)),
+        ("volumes", "Volumes: prediction against reference", _agreement(run.rows)),
+        ("distributions", "All cases, by class", _distributions(run.rows)),
+        ("curves", "Over the training", _curves(run.curves)),
+        ("table", "Every case", case_table(run.rows) if run.rows else ""),
+        ("run", "What was run", _facts(run)),
+    ]
+    there = [section for section in sections if section[2]]
+    links = "".join(f'<li><a href="#{key}">{escape(title)}</a></li>' for key, title, _ in there)
+    body = "".join(f'<section id="{key}"><h2>{escape(title)}</h2>{inner}</section>\n' for key, title, inner in there)
+    style, table_script, viewer_script = (
+        (_FILES / file).read_text(encoding="utf-8") for file in ("report.css", "report.js", "viewer.js")
+    )
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Report: {name}</title>
+<style>{style}</style>
+</head>
+<body>
+<header>
+<h1>{name}</h1>
+{_lead(run, cases)}
+<nav aria-label="Parts of this page"><ul>{links}</ul></nav>
+</header>
+<main>
+{body}</main>
+<footer><p class="hint">For research only, not a medical device.</p></footer>
+<script>{table_script}</script>
+<script>{viewer_script}</script>
+</body>
+</html>
+"""
+
+
+def _lead(run: RunResults, cases: Sequence[RankedCase]) -> str:
+    """The result in two sentences, the worst case by name, and the table of the classes."""
+    if not cases:
+        return (
+            '<p class="lead">Nothing here was measured against references: <code>pipeline report ... --data DATASET'
+            "</code> measures predictions; <code>pipeline evaluate</code> a bundle.</p>"
+        )
+    summary = summarise(run.rows)
+    worst = cases[0]
+    lines = (*summary.classes, summary.mean) if len(summary.classes) > 1 else summary.classes
+    rows = []
+    for line in lines:
+        dice, distance = line.measures["dice"], line.measures["hausdorff_95_mm"]
+        penalised, volume = line.measures["hausdorff_95_mm_penalised"], line.measures["absolute_volume_difference_ml"]
+        cells = [
+            str(line.cases),
+            f"{dice.mean:.3f}" + (f" [{dice.low:.3f}, {dice.high:.3f}]" if dice.n > 1 else ""),
+            f"{line.measures['iou'].mean:.3f}",
+            *("–" if v.n == 0 else f"{v.mean:.2f}" for v in (distance, penalised, volume)),  # noqa: RUF001
+            *(str(count) for count in (line.missed, line.false_alarms, line.absent)),
+        ]
+        numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
+        rows.append(f'<tr><th scope="row">{escape(line.class_name)}</th>{numbers}</tr>')
+    heads = ("N", "Dice [95% interval]", "IoU", "HD95 mm", "with misses", "volume off by, ml", "missed", "false alarms")
+    head = "".join(f'<th scope="col" class="number">{text}</th>' for text in (*heads, "absent"))
+    place = anchors(run.rows)[worst.case_id]
+    n, mean = summary.mean.cases, summary.mean.measures["dice"].mean
+    return (
+        f'<p class="lead">{n} {"case" if n == 1 else "cases"}, mean Dice <strong>{mean:.3f}</strong>; '
+        f"{summary.mean.missed} missed, {summary.mean.false_alarms} false alarms. The worst is "
+        f'<a href="#{place}">{escape(worst.case_id)}</a> with a Dice of {worst.dice:.2f}. {escape(_gravest(worst))}</p>'
+        f'<div class="scroll free" tabindex="0" role="region" aria-label="Summary"><table><thead><tr>'
+        f'<th scope="col">class</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    )
+
+
+def _gravest(case: RankedCase) -> str:
+    row = min(case.rows, key=lambda row: row.result.dice)
+    return f"Its {row.result.class_name}: {faults(row)}"
+
+
+def _agreement(rows: Sequence[Row]) -> str:
+    if not any(row.result.volume_reference_ml >= 0 for row in rows):  # sections have no volumes
+        return ""
+    classes = list(dict.fromkeys(row.result.class_name for row in rows))
+    charts = (f"<figure><h3>{escape(n)}</h3>{agreement_chart(rows, n, i)}</figure>" for i, n in enumerate(classes))
+    return f'<div class="charts">{"".join(charts)}</div>'
+
+
+def _distributions(rows: Sequence[Row]) -> str:
+    if not rows:
+        return ""
+    charts = (f"<figure><h3>{words}</h3>{distribution_chart(rows, m, words)}</figure>" for m, words in _MEASURES)
+    return (
+        f'<div class="charts">{"".join(charts)}</div><p class="hint">A point is a case, and leads to its row. Boxes: '
+        "quartiles and median.</p>"
+    )
+
+
+def _curves(curves: Mapping[str, Curve]) -> str:
+    panels = []
+    for prefix, words in (("train/loss", "loss"), *_MEASURES, ("train/learning_rate", "learning rate")):
+        parts = {name: curve for name, curve in curves.items() if name.startswith(f"{prefix}_")}
+        own = {name.removeprefix(f"{prefix}_"): curve for name, curve in parts.items() if "penalised" not in name}
+        if prefix in curves:
+            own = {"all" if prefix == "train/loss" else "mean": curves[prefix], **own}
+        if own:
+            panels.append(f"<figure><h3>{words[:1].upper() + words[1:]}</h3>{curve_chart(own, words)}</figure>")
+    return f'<div class="charts">{"".join(panels)}</div>' if panels else ""
+
+
+def _facts(run: RunResults) -> str:
+    rows = "".join(f'<tr><th scope="row">{escape(a)}</th><td>{escape(b)}</td></tr>' for a, b in facts(run))
+    hashes = "".join(f'<tr><th scope="row">{escape(a)}</th><td><code>{b}</code></td></tr>' for a, b in digests(run))
+    if not rows:
+        return "<p>There is no run.json beside these results.</p>"
+    listed = f"<details><summary>Digests of {len(digests(run))} files</summary><table>{hashes}</table></details>"
+    return f'<table class="facts">{rows}</table>{listed if hashes else ""}'

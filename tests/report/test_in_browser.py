@@ -1,0 +1,100 @@
+"""The report in a real browser: the table sorts and filters, links lead to rows, the viewer draws, all by itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+
+import pytest
+
+from pipeline.report import read_run
+from pipeline.report.report_page import report_page
+from tests.report.conftest import WORST
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+WEBGL = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed; Debian: apt-get install chromium"),
+]
+
+ACTIONS = """
+const seen = { errors: [] };
+const names = () => [...document.querySelectorAll("#all-cases tbody tr")].filter((row) => !row.hidden)
+  .map((row) => [row.cells[0].textContent, row.cells[1].textContent]);
+const press = (column) => document.querySelectorAll("#all-cases thead button")[column].click();
+const set = (id, key, value) => {
+  const input = document.getElementById(id);
+  input[key] = value;
+  input.dispatchEvent(new Event("input", { bubbles: true }));
+};
+addEventListener("securitypolicyviolation", (event) => seen.errors.push(event.violatedDirective));
+seen.first = names();
+press(2); seen.ascending = names();
+press(2); seen.descending = names();
+seen.sorted = document.querySelector("#all-cases [aria-sort]").textContent;
+press(3); seen.distance = names();
+set("by-fault", "checked", true); seen.faults = names();
+location.hash = document.querySelector(".lead a").hash.slice(1);
+setTimeout(() => {
+  seen.led = [...document.querySelectorAll("tr.found")].map((row) => row.cells[0].textContent);
+  seen.unfiltered = names().length;
+  set("by-class", "value", "core"); set("by-name", "value", "HALF"); seen.filtered = names();
+  seen.counted = document.getElementById("counted").textContent;
+  const shown = getComputedStyle(document.querySelectorAll(".slice img")[1]);
+  seen.before = shown.visibility;
+  document.getElementById("outlines").click();
+  seen.after = shown.visibility;
+  seen.wide = document.documentElement.scrollWidth <= innerWidth;
+  const viewer = document.getElementById("viewer");
+  const finish = () => {
+    seen.viewer = viewer ? viewer.dataset.ready : null;
+    seen.words = viewer ? document.getElementById("v-words").textContent : null;
+    document.body.innerHTML = "<pre id=seen></pre>";
+    document.getElementById("seen").textContent = JSON.stringify(seen);
+  };
+  if (!viewer) { finish(); return; }
+  document.getElementById("v-start").click();
+  new MutationObserver(finish).observe(viewer, { attributes: true });
+}, 100);
+"""
+
+
+def in_browser(page: str, folder, width: int) -> dict:
+    """Opens a page as a double click does, and what the actions saw."""
+    file = folder / "report & page.html"
+    file.write_text(page.replace("</body>", f"<script>{ACTIONS}</script></body>"), encoding="utf-8")
+    words = (
+        *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+        *("--disable-background-networking", "--disable-component-update", f"--user-data-dir={folder / 'profile'}"),
+        *(f"--window-size={width},900", "--virtual-time-budget=30000", "--dump-dom", *WEBGL, file.as_uri()),
+    )
+    shown = subprocess.run([str(BROWSER), *words], capture_output=True, text=True, timeout=120, check=True).stdout
+    found = re.search(r'<pre id="seen">(.*?)</pre>', shown, re.DOTALL)
+    assert found, shown[-2000:]
+    return json.loads(unescape(found[1]))
+
+
+@pytest.mark.parametrize("width", [1280, 500])
+def test_a_reader_sorts_filters_and_follows_links(run_dir, volumes, tmp_path, width):
+    page = report_page(read_run(run_dir), tmp_path / "r.html", volumes).read_text(encoding="utf-8")
+    seen = in_browser(page, tmp_path, width)
+    assert seen["errors"] == []
+    assert seen["first"][0] == [WORST, "core"]
+    assert seen["ascending"][0] == [WORST, "rim <b>"]
+    assert seen["descending"][-1] == [WORST, "rim <b>"]
+    assert seen["sorted"] == "Dice"
+    assert seen["distance"][-1] == [WORST, "rim <b>"]  # a missed class has none
+    assert seen["faults"] == [[WORST, "rim <b>"]]
+    assert seen["led"] == [WORST, WORST]
+    assert seen["unfiltered"] == 6
+    assert seen["filtered"] == [["half", "core"]]
+    assert seen["counted"] == "1 of 6 rows"
+    assert (seen["before"], seen["after"]) == ("visible", "hidden")
+    assert seen["wide"]
+    installed = importlib.util.find_spec("ipyniivue") is not None
+    assert seen["viewer"] == ("yes" if installed else None), seen["words"]
