@@ -67,7 +67,7 @@ def measure(
 
     A prediction must lie on the grid of its reference, in whatever axis order. Which classes are measured: those of
     ``classes``, of the bundle, or of the references' dataset, and then other ids are refused; or else every id that
-    occurs, by its number.
+    occurs, by its number; ids that no reference holds are then not in the mean over classes.
 
     Args:
         predictions, references: see `pipeline.data.pairs`.
@@ -103,7 +103,8 @@ def measure(
                 progress(len(results), len(pairing.pairs))
     rows = tuple(_complete(results, known))
     outcomes = tuple(result.outcome for result in results)
-    measured = Measured(rows, summarise(rows) if rows else None, outcomes, pairing.extra)
+    summary = summarise(rows, outside_mean=() if known else _in_no_reference(rows)) if rows else None
+    measured = Measured(rows, summary, outcomes, pairing.extra)
     return measured if out is None else measured.written(Path(out), _record(pairing, asked, bundle, started))
 
 
@@ -179,6 +180,15 @@ def _complete(results: Sequence[_Done], classes: Mapping[int, str]) -> Iterator[
             absent = absent_class(number, name, result.shape, result.spacing_mm)
             diagonal = diagonal_mm(result.shape, result.spacing_mm)
             yield own.get(number) or Row(result.outcome.case_id, diagonal, absent)
+
+
+def _in_no_reference(rows: Sequence[Row]) -> set[str]:
+    """Names of classes that predictions alone hold; none where there are no others, so that a mean is left.
+
+    A stray voxel of an odd id is absent from all other cases, and these would make the mean better by Dice 1 each.
+    """
+    held = {row.result.class_name for row in rows if row.result.tp + row.result.fn}
+    return {row.result.class_name for row in rows} - held if held else set()
 
 
 def _item(pair: Pair) -> dict[str, Any]:

@@ -23,14 +23,13 @@ from pipeline.metrics.membranes import (
 )
 from pipeline.metrics.overlap import OverlapMeasures, overlap_measures
 from pipeline.metrics.reading import read_cases
+from pipeline.metrics.rows import Row, diagonal_mm
 from pipeline.metrics.summary import (
     MEASURES,
     ClassSummary,
-    Row,
     Statistics,
     Summary,
     bootstrap,
-    diagonal_mm,
     summarise,
 )
 from pipeline.metrics.surface import SurfaceMeasures, surface_distances, surface_measures, surface_of

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.errors import ConfigError, DataError
-from pipeline.metrics.summary import DISTANCES, MEASURES, Row, bootstrap
+from pipeline.metrics.rows import Row, rows_by_class
+from pipeline.metrics.signed_rank import signed_rank_p
+from pipeline.metrics.summary import DISTANCES, MEASURES, bootstrap
 
 HIGHER_IS_BETTER = ("dice", "iou", "nsd", "tpr", "tnr", "ppv", "lesion_f1", "lesion_precision", "lesion_recall")
 LOWER_IS_BETTER = (
@@ -21,6 +23,8 @@ LOWER_IS_BETTER = (
 )
 MEAN = "mean"
 """Stands for the mean over a case's classes in the place of a class's name."""
+_ROUNDING = 1e-9
+"""Share of a value that the same voxels, summed in another order, may make."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,8 @@ class Comparison:
 
     ``n`` cases have a value in both, ``undefined`` lack one in either. ``mean_first`` and ``mean_second`` are over the
     ``n``; ``difference`` is their difference, second minus first, with its 95% bootstrap interval ``low`` to ``high``
-    over cases. ``p`` is that of the two-sided Wilcoxon signed-rank test, without the ties; NaN where there are only
-    ties. The second result is better in ``wins`` cases, worse in ``losses``, equal in ``ties``.
+    over cases. ``p`` is that of the two-sided Wilcoxon signed-rank test (`signed_rank_p`), without the ties; NaN where
+    there are only ties. The second result is better in ``wins`` cases, worse in ``losses``, equal in ``ties``.
     """
 
     class_name: str
@@ -86,27 +90,28 @@ def compare_rows(
 
     Raises:
         ConfigError: an unknown measure, or one without a better direction.
-        DataError: no case in common, or other classes.
+        DataError: no case in common, other classes, a case and class twice or a case without one of the classes.
     """
     for measure in measures:
         if measure not in (*HIGHER_IS_BETTER, *LOWER_IS_BETTER):
             known = f"{measure}, of which neither more nor less is better" if measure in MEASURES else measure
             raise ConfigError(f"the measure {known}", expected=", ".join((*HIGHER_IS_BETTER, *LOWER_IS_BETTER)))
-    tables = [{(row.case_id, row.result.class_name): row for row in rows} for rows in (first, second)]
-    ids = [list(dict.fromkeys(row.case_id for row in rows)) for rows in (first, second)]
-    classes = [list(dict.fromkeys(row.result.class_name for row in rows)) for rows in (first, second)]
+    tables = [rows_by_class(rows, of) for rows, of in ((first, "the first result"), (second, "the second result"))]
+    ids = [{row.case_id for row in rows} for rows in (first, second)]
+    classes = [list(table) for table in tables]
     if set(classes[0]) != set(classes[1]):
         raise DataError(
             f"results of the classes {', '.join(classes[0])} and of {', '.join(classes[1])}",
             expected="the same classes in both",
+            fix="measure both with the same --classes or --bundle",
         )
-    shared = sorted(set(ids[0]) & set(ids[1]))
+    shared = sorted(ids[0] & ids[1])
     if not shared:
         raise DataError("two results without a case in common", expected="results on the same cases")
     comparisons, cases = [], []
     for measure in measures:
         values = np.array(
-            [[[table[case, name].value(measure) for case in shared] for name in classes[0]] for table in tables]
+            [[[table[name][case].value(measure) for case in shared] for name in classes[0]] for table in tables]
         )  # (2, K, N)
         names = [*classes[0], MEAN] if len(classes[0]) > 1 else classes[0]
         if len(classes[0]) > 1:
@@ -116,7 +121,7 @@ def compare_rows(
             cases += [
                 _case(case, name, measure, a, b) for case, a, b in zip(shared, *values[:, k].tolist(), strict=True)
             ]
-    only = [tuple(sorted(set(own) - set(shared))) for own in ids]
+    only = [tuple(sorted(own - set(shared))) for own in ids]
     return PairedResults(tuple(comparisons), tuple(cases), *only)
 
 
@@ -143,7 +148,10 @@ def _compared(name: str, measure: str, first: np.ndarray, second: np.ndarray) ->
         difference=found.mean if found else math.nan,
         low=found.low if found else math.nan,
         high=found.high if found else math.nan,
-        p=_wilcoxon(differences[[outcome != "tie" for outcome in outcomes]]),
+        p=signed_rank_p(
+            differences[[outcome != "tie" for outcome in outcomes]],
+            tolerance=_ROUNDING * float(np.abs([first, second]).max(initial=0)),
+        ),
         wins=outcomes.count("win"),
         losses=outcomes.count("loss"),
         ties=outcomes.count("tie"),
@@ -157,17 +165,6 @@ def _case(case: str, name: str, measure: str, first: float, second: float) -> Pa
 def _outcome(measure: str, first: float, second: float) -> str:
     if math.isnan(first) or math.isnan(second):
         return "undefined"
-    if math.isclose(first, second, rel_tol=1e-9, abs_tol=1e-12):  # the same voxels, summed in another order
+    if math.isclose(first, second, rel_tol=_ROUNDING, abs_tol=1e-12):
         return "tie"
     return "win" if (second > first) == (measure in HIGHER_IS_BETTER) else "loss"
-
-
-def _wilcoxon(differences: np.ndarray) -> float:
-    """The two-sided p of differences without zeros; exact for small numbers without equal ranks."""
-    if not len(differences):
-        return math.nan
-    from scipy.stats import wilcoxon  # takes longer to import than all else here
-
-    ranks = np.abs(differences)
-    exact = len(differences) <= 50 and len(np.unique(ranks)) == len(ranks)
-    return float(wilcoxon(differences, method="exact" if exact else "approx", correction=not exact).pvalue)

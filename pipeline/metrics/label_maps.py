@@ -54,7 +54,7 @@ def label_map_of(values: Any, role: str) -> np.ndarray:
             expected=expected,
             fix="take the argmax of logits or probabilities first",
         )
-    return label_map.astype(np.int32 if np.abs(label_map).max() < 2**31 else np.int64)
+    return label_map.astype(np.int32 if float(np.abs(label_map).max()) < 2**31 else np.int64)
 
 
 def spacing_of(spacing_mm: Sequence[float], dims: int) -> tuple[float, ...]:

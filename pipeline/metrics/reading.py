@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections import Counter
 from dataclasses import fields
 from io import StringIO
 from os import PathLike
@@ -13,7 +12,7 @@ from typing import Any, get_type_hints
 
 from pipeline.errors import DataError
 from pipeline.metrics.case import ClassResult
-from pipeline.metrics.summary import Row
+from pipeline.metrics.rows import Row, rows_by_class
 from pipeline.metrics.table import COLUMNS
 
 _TYPES = {name: kind for name, kind in get_type_hints(ClassResult).items() if kind in (int, float)}
@@ -31,7 +30,7 @@ def read_cases(path: str | PathLike[str]) -> list[Row]:
 
     Raises:
         DataError: no such file, one that is no table of cases, or that lacks a column, as those of an older version do;
-            a case and class twice.
+            a case and class twice, or a case without one of the classes.
     """
     file = Path(path)
     if file.is_dir():
@@ -58,11 +57,7 @@ def read_cases(path: str | PathLike[str]) -> list[Row]:
         rows = [_row(line) for line in lines]
     except (TypeError, ValueError) as error:
         raise DataError(f"a table with a cell that is no number ({error})", file=file, fix=_FIX) from error
-    twice = [key for key, number in Counter((row.case_id, row.result.class_name) for row in rows).items() if number > 1]
-    if twice:
-        raise DataError(
-            f"class {twice[0][1]} twice", case=twice[0][0], file=file, expected="one row per case and class"
-        )
+    rows_by_class(rows, file=file)
     return rows
 
 

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.metrics.case import ClassResult
+from pipeline.metrics.rows import Row, rows_by_class
 
 DISTANCES = ("hausdorff_mm", "hausdorff_95_mm", "assd_mm")
 MEASURES = (
@@ -31,28 +31,6 @@ MEASURES = (
     *DISTANCES,
 )
 _RESAMPLES = 2000
-
-
-@dataclass(frozen=True)
-class Row:
-    """The result of one class in one case, with what a table needs to count it.
-
-    Args:
-        case_id: id of the case.
-        diagonal_mm: diagonal of the image, see ``diagonal_mm``: what a miss costs in the penalised means.
-        result: the measures.
-    """
-
-    case_id: str
-    diagonal_mm: float
-    result: ClassResult
-
-    def value(self, measure: str) -> float:
-        """One of ``MEASURES``; with ``_penalised`` behind a distance, the diagonal where there is no distance."""
-        if measure.endswith("_penalised"):
-            value = getattr(self.result, measure.removesuffix("_penalised"))
-            return self.diagonal_mm if math.isnan(value) else value
-        return getattr(self.result, measure)
 
 
 @dataclass(frozen=True)
@@ -91,51 +69,33 @@ class Summary:
 
     In ``mean``, each mean is the plain mean of the classes' means, so that a reader can check it against the rows above
     it; its interval comes from resampling cases with all their classes; median and standard deviation are over the
-    cases' own means over classes; the counts are sums, except ``cases``.
+    cases' own means over classes; the counts are sums, except ``cases``. Classes in ``outside_mean`` don't count in it.
     """
 
     classes: tuple[ClassSummary, ...]
     mean: ClassSummary
+    outside_mean: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries and lists for ``json.dump``; None where a value is undefined."""
         return _without_nan(asdict(self))
 
 
-def diagonal_mm(shape: Sequence[int], spacing_mm: Sequence[float]) -> float:
-    """The diagonal of an image, mm: no two voxel centres in it lie further apart.
-
-    >>> diagonal_mm((30, 40), (1.0, 1.0))
-    50.0
-    """
-    return math.hypot(*(size * spacing for size, spacing in zip(shape, spacing_mm, strict=True)))
-
-
-def summarise(rows: Iterable[Row], seed: int = 0) -> Summary:
+def summarise(rows: Iterable[Row], seed: int = 0, outside_mean: Collection[str] = ()) -> Summary:
     """Counts, means, medians, deviations and 95% bootstrap intervals, per class and over classes.
 
     Args:
         rows: every class of every case once; each case must have every class.
         seed: of the bootstrap (percentile method, 2000 resamples of the cases).
+        outside_mean: names of classes that have their own line, but do not count in the mean over classes.
 
     Raises:
         DataError: no rows, a case and class twice, or a case without one of the classes.
     """
-    by_class: dict[str, dict[str, Row]] = {}
-    for row in rows:
-        cases = by_class.setdefault(row.result.class_name, {})
-        if row.case_id in cases:
-            raise DataError(
-                f"class {row.result.class_name} twice", case=row.case_id, expected="one row per case and class"
-            )
-        cases[row.case_id] = row
+    by_class = rows_by_class(rows)
     if not by_class:
         raise DataError("no case to summarise")
     case_ids = list(next(iter(by_class.values())))
-    for name, cases in by_class.items():
-        if cases.keys() != set(case_ids):
-            odd = sorted(cases.keys() ^ set(case_ids))[0]
-            raise DataError(f"class {name} in some cases only", case=odd, expected="one row per case and class")
 
     table = [[cases[case_id] for case_id in case_ids] for cases in by_class.values()]
     names = (*MEASURES, *(f"{distance}_penalised" for distance in DISTANCES))
@@ -166,21 +126,22 @@ def summarise(rows: Iterable[Row], seed: int = 0) -> Summary:
                 measures=measures,
             )
         )
+    counted = [k for k, name in enumerate(by_class) if name not in outside_mean]
     over_classes = _statistics(
         names,
-        _mean_where_defined(values, axis=0),
-        _mean_where_defined(means, axis=0),
-        _mean_where_defined(resampled, axis=1),
+        _mean_where_defined(values[counted], axis=0),
+        _mean_where_defined(means[counted], axis=0),
+        _mean_where_defined(resampled[:, counted], axis=1),
     )
     mean = ClassSummary(
         "mean",
         cases=num_cases,
-        missed=sum(summary.missed for summary in summaries),
-        false_alarms=sum(summary.false_alarms for summary in summaries),
-        absent=sum(summary.absent for summary in summaries),
+        missed=sum(summaries[k].missed for k in counted),
+        false_alarms=sum(summaries[k].false_alarms for k in counted),
+        absent=sum(summaries[k].absent for k in counted),
         measures=over_classes,
     )
-    return Summary(tuple(summaries), mean)
+    return Summary(tuple(summaries), mean, tuple(name for name in by_class if name in outside_mean))
 
 
 def bootstrap(values: Mapping[str, Sequence[float]], seed: int = 0) -> dict[str, Statistics]:

@@ -17,7 +17,8 @@ from typing import Any
 
 from pipeline.io.atomic import write_text
 from pipeline.metrics.case import ClassResult
-from pipeline.metrics.summary import ClassSummary, Row, Statistics, Summary
+from pipeline.metrics.rows import Row
+from pipeline.metrics.summary import ClassSummary, Statistics, Summary
 
 COLUMNS = ("case_id", *(field.name for field in fields(ClassResult)), "diagonal_mm")
 """Of ``cases.csv``, and the keys of each object in ``cases.json``."""
@@ -90,7 +91,7 @@ def format_table(summary: Summary) -> str:
 
     ``HD95 mm`` is the mean where a distance exists, ``with misses`` has misses and false alarms at the diagonal.
     Cases that neither have nor show a class count as Dice 1: where there are some, a line below says what the Dice is
-    on the others that have it.
+    on the others that have it. Classes that are not in the mean are named below.
     """
     head = ("class", "N", "Dice [95% interval]", "IoU", "HD95 mm", "with misses", "missed", "false alarms", "absent")
     lines: list[tuple[str, ...]] = [head]
@@ -114,7 +115,8 @@ def format_table(summary: Summary) -> str:
         "  ".join([name.ljust(width), *(cell.rjust(width) for width, cell in rest)])
         for (width, name), *rest in widths_and_cells
     ]
-    return "\n".join(table + [_without_absent(line) for line in summary.classes if line.absent])
+    outside = [f"{name}: no reference has it, so it is not in the mean" for name in summary.outside_mean]
+    return "\n".join(table + [_without_absent(line) for line in summary.classes if line.absent] + outside)
 
 
 def _without_absent(line: ClassSummary) -> str:

@@ -79,6 +79,26 @@ def test_named_classes_refuse_other_ids(folders):
     assert {row.result.class_name for row in by_bundle.rows} == {"anterior", "posterior"}
 
 
+def test_a_stray_id_of_a_prediction_does_not_make_the_mean_better(folders):
+    before = measure(*folders)
+    prediction, _ = maps(0)
+    prediction[7, 0, 0] = 9
+    write_volume(folders[0] / "a_pred.nii.gz", prediction, GRID)
+    found = measure(*folders)
+    assert found.summary.mean == before.summary.mean
+    assert found.summary.outside_mean == ("9",)
+    [stray] = [line for line in found.summary.classes if line.class_name == "9"]
+    assert (stray.false_alarms, stray.absent) == (1, 2)
+    assert measure(*folders, classes={1: "core", 2: "rim", 9: "edge"}).summary.outside_mean == ()
+
+
+def test_where_no_reference_holds_anything_a_mean_is_left(tmp_path):
+    write_volume(tmp_path / "p" / "a.nii.gz", maps(0)[0], GRID)
+    write_volume(tmp_path / "r" / "a.nii.gz", np.zeros(SHAPE, np.uint8), GRID)
+    summary = measure(tmp_path / "p", tmp_path / "r").summary
+    assert (summary.mean.measures["dice"].mean, summary.mean.false_alarms, summary.outside_mean) == (0, 1, ())
+
+
 def test_images_in_the_place_of_label_maps_are_refused(folders):
     image = np.arange(8 * 7 * 6, dtype=np.int16).reshape(SHAPE)
     write_volume(folders[0] / "a_pred.nii.gz", image, GRID)

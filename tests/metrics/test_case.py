@@ -70,6 +70,7 @@ def test_a_2d_image_has_no_volume():
         lambda x: x.astype(np.uint8),
         lambda x: x.astype(np.uint64),
         lambda x: x.astype(np.float32),
+        lambda x: x.astype(np.float16),
         lambda x: x.astype(">i2"),
         lambda x: x.astype(np.int64)[::-1][::-1],
         lambda x: np.flip(np.flip(x, 1).copy(), 1),

@@ -54,7 +54,7 @@ def test_equal_ranks_and_nothing_but_ties():
     first = np.linspace(0.1, 0.5, 20)
     [shifted] = compare_rows(rows_of(first), rows_of(first + 0.25), ["dice"]).comparisons
     assert (shifted.wins, shifted.losses) == (20, 0)
-    assert shifted.p < 1e-3
+    assert shifted.p == pytest.approx(2 / 2**20)  # though the 20 differences of 0.25 differ by rounding
     [same] = compare_rows(rows_of(first), rows_of(first), ["dice"]).comparisons
     assert (same.ties, same.difference, same.low, same.high) == (20, 0, 0, 0)
     assert math.isnan(same.p)
@@ -92,5 +92,10 @@ def test_what_is_refused():
         compare_rows(rows, rows, ["DICE"])
     with pytest.raises(DataError, match="the classes lesion and of penumbra"):
         compare_rows(rows, rows_of([0.5], "penumbra"))
+    both = rows_of([0.5, 0.6]) + rows_of([0.5, 0.6], "penumbra", 2)
+    with pytest.raises(DataError, match=r"case case-01: found no row of class penumbra of the second result"):
+        compare_rows(both, both[:-1])
+    with pytest.raises(DataError, match=r"case case-00: found class lesion twice of the first result"):
+        compare_rows([*both, both[0]], both)
     with pytest.raises(DataError, match="without a case in common"):
         compare_rows(rows, [replace(rows[0], case_id="other")])

@@ -118,6 +118,23 @@ def test_the_mean_over_classes_is_the_mean_of_the_rows_above():
     assert note.startswith("penumbra: Dice 0.500 on the 2 cases")
 
 
+def test_a_class_outside_the_mean_has_its_line_and_counts_for_nothing_else():
+    reference, stray = lesion(), lesion(1)
+    stray[9, 9, 3] = 2
+    rows = [
+        row
+        for case, prediction in (("a", stray), ("b", lesion(1)))
+        for row in rows_of(case, prediction, reference, {1: "1", 2: "2"})
+    ]
+    without = summarise(row for row in rows if row.result.class_name == "1")
+    summary = summarise(rows, outside_mean=["2"])
+    assert summary.mean == without.mean
+    assert summarise(rows).mean.measures["dice"].mean == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert [(line.class_name, line.false_alarms) for line in summary.classes] == [("1", 0), ("2", 1)]
+    assert summary.to_dict()["outside_mean"] == ["2"]
+    assert format_table(summary).splitlines()[-1] == "2: no reference has it, so it is not in the mean"
+
+
 def test_json_has_null_where_a_value_is_undefined():
     summary = summarise(rows_of("only", np.zeros(SHAPE, dtype=int), lesion()))
     text = json.dumps(summary.to_dict(), allow_nan=False)
@@ -145,7 +162,7 @@ def test_incomplete_tables_are_refused():
     rows = [*rows_of("a", lesion(), lesion(), classes), *rows_of("b", lesion(), lesion(), classes)]
     with pytest.raises(DataError, match="no case"):
         summarise([])
-    with pytest.raises(DataError, match=r"case b.*class penumbra in some cases only"):
+    with pytest.raises(DataError, match=r"case b.*no row of class penumbra, which other cases have"):
         summarise(rows[:-1])
     with pytest.raises(DataError, match=r"case a.*class lesion twice"):
         summarise([*rows, rows[0]])
@@ -202,6 +219,9 @@ def test_damaged_tables(tmp_path, nine_perfect_one_missed):
     lines = file.read_text(encoding="utf-8").splitlines()
     file.write_text("\n".join([*lines, lines[-1]]), encoding="utf-8")
     with pytest.raises(DataError, match=r"case case-9.*class lesion twice"):
+        read_cases(file)
+    file.write_text("\n".join([*lines, lines[1].replace(",lesion,", ",rim,")]), encoding="utf-8")
+    with pytest.raises(DataError, match=r"case case-1, file .*cases.csv: found no row of class rim"):
         read_cases(file)
     file.write_text("\n".join(lines).replace(",ok,", ",ok,x"), encoding="utf-8")
     with pytest.raises(DataError, match="no number"):
