@@ -67,8 +67,8 @@ def predict_cohort(
         progress: show a progress bar with the time left.
         made_with: a digest of all that a result depends on beside its inputs. Without it no earlier result is kept.
         redo: make all results again, also those that somebody has changed, in the place of whatever lies there.
-        suffix: ``<output_dir>/<relative>/<case_id><suffix>`` is where ``postprocessing`` puts a label map. One that lies
-            there and that no run has written is not written over: its case is refused.
+        suffix: ``<output_dir>/<relative>/<case_id><suffix>`` is where ``postprocessing`` puts a label map. One that
+            lies there and that no run has written is not written over: its case is refused.
         record: stands in ``predictions.json`` beside the cases; looked at when that is written, at the end.
         processes: how the cases are shared with other processes; by default there are none. All of them get the whole
             result, and the first writes the tables.

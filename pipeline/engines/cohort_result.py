@@ -105,9 +105,9 @@ def _fits(name: str, value: Any) -> bool:
     if name == "repairs":
         return isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
     if name in (*_NUMBERS, *_TEXTS, "grid"):
-        kind = {**dict.fromkeys(_NUMBERS, (int, float)), **dict.fromkeys(_TEXTS, str)}.get(name, object)
+        kind: Any = (int, float) if name in _NUMBERS else str if name in _TEXTS else object
         return isinstance(value, Mapping) and all(isinstance(one, kind) for one in value.values())
-    kinds = {"seconds": (int, float), "kept": bool, "pseudonymous": bool}
+    kinds: dict[str, Any] = {"seconds": (int, float), "kept": bool, "pseudonymous": bool}
     return isinstance(value, kinds.get(name, str))
 
 
