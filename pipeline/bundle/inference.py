@@ -77,7 +77,8 @@ class Inference:
             cause: BaseException | None = error
             last: BaseException = error
             while cause is not None and not isinstance(cause, PipelineError):
-                cause, last = cause.__cause__, cause
+                last = cause
+                cause = last.__cause__
             if cause is not None:
                 raise cause from None
             if not self._overrides or lacks_memory(last):
