@@ -12,7 +12,7 @@ from pipeline import __version__
 from pipeline.bundle.build import resolve
 from pipeline.bundle.find import find_bundle
 from pipeline.bundle.refusals import refuse_foreign_to_weights
-from pipeline.errors import PipelineError
+from pipeline.errors import ConfigError, PipelineError
 
 PLACES = ("bundle_root", "output_dir", "dataset_dir", "checkpoint", "layout", "pseudonyms", "device")
 """Keys that say where things are and where to compute: a result does not depend on them."""
@@ -44,7 +44,7 @@ class Inference:
         values: Mapping[str, Any] | None = None,
     ) -> None:
         refuse_foreign_to_weights(overrides)
-        self.folder = find_bundle(bundle)
+        self.folder, self._overrides = find_bundle(bundle), tuple(overrides)
         self.config = resolve(self.folder, "inference", overrides=overrides)
         self.config |= {"bundle_root": str(self.folder.resolve()), **(values or {})}
         if weights is not None:
@@ -67,16 +67,26 @@ class Inference:
 
         Raises:
             PipelineError: what its maker has to say; MONAI wraps it into an error that names the maker alone.
+            ConfigError: its maker fails, and there are overrides, which may be what it does not take.
         """
         try:
             return self.parser.get_parsed_content(name)
         except RuntimeError as error:
+            from pipeline.data.case_error import lacks_memory
+
             cause: BaseException | None = error
+            last: BaseException = error
             while cause is not None and not isinstance(cause, PipelineError):
-                cause = cause.__cause__
-            if cause is None:
+                last = cause
+                cause = last.__cause__
+            if cause is not None:
+                raise cause from None
+            if not self._overrides or lacks_memory(last):
                 raise
-            raise cause from None
+            raise ConfigError(
+                f"that {name} can't be made with {' '.join(self._overrides)} ({type(last).__name__}: {last})",
+                expected="values that it takes",
+            ) from error
 
     def weights(self) -> list[Path]:
         """The files of the weights; a bundle from elsewhere may name none, and then has them in their usual place."""
@@ -95,9 +105,22 @@ class Inference:
         }
 
     def made_with(self) -> str:
-        """A digest of all that a result depends on beside its inputs: config, weights, and this package's version."""
+        """A digest of all that a result depends on beside its inputs: config, weights, an int8 network that may stand
+        for them, and this package's version."""
         record = self.bundle_record()
-        return _digest([record["config_sha256"], record["weights_sha256"], __version__])
+        return _digest([record["config_sha256"], record["weights_sha256"], *self._int8(), __version__])
+
+    def _int8(self) -> list[str]:
+        from pipeline.data.file_digests import file_sha256
+        from pipeline.inference.openvino_runtime import has_openvino
+        from pipeline.inference.quantized import RECORD
+        from pipeline.inference.runtime import ALIASES, AUTO, INT8
+
+        name = self.config.get("runtime", "")  # a bundle from elsewhere may have neither key
+        if ALIASES.get(name, name) not in (AUTO, INT8) or not self.config.get("quantized") or not has_openvino():
+            return []
+        file = Path(self["quantized"]) / RECORD  # which names the network by its digest
+        return [file_sha256(file)] if file.is_file() else []
 
 
 def parsed(config: dict[str, Any], metadata: Path) -> Any:

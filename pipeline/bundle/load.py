@@ -152,6 +152,13 @@ class Segmenter:
 
         if isinstance(image, Mapping):
             arrays = {str(name).lower(): array for name, array in image.items()}
+        elif not getattr(image, "ndim", hasattr(image, "__len__")) or isinstance(
+            image, str | bytes
+        ):  # no arrays at all
+            raise ConfigError(
+                f"{type(image).__name__} as image, with a grid",
+                expected=f"arrays of its shape for {', '.join(self.channels)}; of files, no grid: segment(path)",
+            )
         elif getattr(image, "ndim", 0) == len(grid.shape) and len(self.channels) == 1:
             arrays = {self.channels[0]: image}
         elif len(image) == len(self.channels):

@@ -213,7 +213,8 @@ def predict(
     config = inference.config
     unlike = _unlike_training(_refuse_early(config, input, "report", labelled=False), inference.weights())
     items = inference["dataset#data"]
-    _refuse_to_overwrite(items, Path(output), ".png" if config.get("spatial_dims", 3) == 2 else ".nii.gz")
+    suffix = ".png" if config.get("spatial_dims", 3) == 2 else ".nii.gz"
+    _refuse_to_overwrite(items, Path(output), suffix)
     from pipeline.engines.cohort import predict_cohort
     from pipeline.engines.cohort_stages import REMARKS
     from pipeline.engines.cohort_turns import turns
@@ -240,6 +241,7 @@ def predict(
             class_names=config["classes"],
             made_with=inference.made_with(),
             redo=not resume,
+            suffix=suffix,
             record=record,
             processes=processes,
         )

@@ -40,6 +40,7 @@ def predict_cohort(
     progress: bool = True,
     made_with: str = "",
     redo: bool = False,
+    suffix: str = ".nii.gz",
     record: Mapping[str, Any] | None = None,
     processes: Alone | None = None,
 ) -> CohortResult:
@@ -65,7 +66,9 @@ def predict_cohort(
         class_names: id -> name of every class of which the volume is reported; a section has none.
         progress: show a progress bar with the time left.
         made_with: a digest of all that a result depends on beside its inputs. Without it no earlier result is kept.
-        redo: make all results again.
+        redo: make all results again, also those that somebody has changed, in the place of whatever lies there.
+        suffix: ``<output_dir>/<relative>/<case_id><suffix>`` is where ``postprocessing`` puts a label map. One that
+            lies there and that no run has written is not written over: its case is refused.
         record: stands in ``predictions.json`` beside the cases; looked at when that is written, at the end.
         processes: how the cases are shared with other processes; by default there are none. All of them get the whole
             result, and the first writes the tables.
@@ -93,8 +96,6 @@ def predict_cohort(
         order = processes.agree(_order(items, history))
         if not first:
             history.read()
-        for key in map(_key, items) if redo else ():
-            history.outcomes.pop(key, None)
         log.unlink(missing_ok=True)
         stages = Stages(
             [items[number] for number in order],
@@ -105,6 +106,8 @@ def predict_cohort(
             processes,
             names={int(label): name for label, name in class_names.items()},
             made_with=made_with,
+            redo=redo,
+            suffix=suffix,
             log=log,
         )
         outcomes: list[tuple[int, CaseOutcome]] = []
@@ -131,7 +134,7 @@ def _written(result: CohortResult, output_dir: Path, history: History) -> Cohort
     except DataError as error:  # a full disk: the results are whole, and what is known of them is not lost
         logger.error("%s", error)
         return replace(result, unwritten=str(error))
-    history.forget_journals()
+    history.forget_journals({outcome.key for outcome in result.outcomes})
     return result
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pipeline.engines.cohort_kept import digest_of
 from pipeline.engines.cohort_result import CaseKey, CaseOutcome
 from pipeline.errors import DataError
 from pipeline.io.atomic import write_text
@@ -31,33 +33,42 @@ class History:
 
     Attributes:
         outcomes: the last one of each case.
-        unfinished: cases that a run was at when it was killed.
+        unfinished: cases that are begun, or that a run was at when it was killed -> what lay in their results' place
+            then and was no run's work, as `pipeline.engines.cohort_kept.others_work` has it.
     """
 
     def __init__(self, output_dir: Path, process: int = 0, pseudonymous: bool = False) -> None:
         self.output_dir, self.pseudonymous = output_dir, pseudonymous
         self.outcomes: dict[CaseKey, CaseOutcome] = {}
-        self.unfinished: set[CaseKey] = set()
+        self.unfinished: dict[CaseKey, Mapping[str, str]] = {}
         self._journal = Journal(output_dir / _name(process))
 
     def read(self) -> None:
         """Read what all processes of all runs have left.
 
         Raises:
-            DataError: a file that can't be read, or ``predictions.json`` that is none of this package's.
+            DataError: a file that can't be read, or that is none of this package's.
         """
-        lines = _of_table(self.output_dir / "predictions.json")
+        outcomes = _of_table(self.output_dir / "predictions.json")
         for path in sorted(self.output_dir.glob("predictions.*.jsonl")):  # that of process 0 first
-            lines += read_journal(path)
-        for outcome in map(CaseOutcome.read, lines):
+            outcomes += _outcomes(read_journal(path), path)
+        for outcome in outcomes:
             if self.pseudonymous and not outcome.pseudonymous:
                 continue
             if outcome.status == _BEGUN:
-                self.unfinished.add(outcome.key)
-                self.outcomes.pop(outcome.key, None)
+                self.unfinished[outcome.key] = outcome.files
+                # What somebody made of an earlier result is still there: nothing has been written over it.
+                if not any(self._lies(*file) for file in outcome.files.items()):
+                    self.outcomes.pop(outcome.key, None)
             else:
-                self.unfinished.discard(outcome.key)
+                self.unfinished.pop(outcome.key, None)
                 self.outcomes[outcome.key] = outcome
+
+    def _lies(self, name: str, digest: str) -> bool:
+        try:
+            return digest_of(self.output_dir / name) == digest
+        except DataError:  # not to be read: not known to be a run's
+            return True
 
     def settle(self) -> None:
         """Put all that was read into one journal, in the place of several: the lines of this run come behind it.
@@ -69,19 +80,22 @@ class History:
         if not journals:
             return
         lines = [asdict(outcome) for outcome in self.outcomes.values()]
-        lines += [self._begun(key) for key in self.unfinished]
-        write_text(self.output_dir / _name(0), "".join(f"{json.dumps(line)}\n" for line in lines))
+        self._write(lines + [self._begun(*case) for case in self.unfinished.items()])
         for path in journals:
             if path.name != _name(0):
                 path.unlink()
 
-    def begin(self, key: CaseKey) -> None:
-        """A case is begun: what was known of it no longer holds."""
-        self.outcomes.pop(key, None)
-        self._journal.append(self._begun(key))
+    def _write(self, lines: list[dict[str, Any]]) -> None:
+        write_text(self.output_dir / _name(0), "".join(f"{json.dumps(line)}\n" for line in lines))
 
-    def _begun(self, key: CaseKey) -> dict[str, Any]:
-        return {"status": _BEGUN, "relative": key[0], "case": key[1], "pseudonymous": self.pseudonymous}
+    def begin(self, key: CaseKey, others: Mapping[str, str]) -> None:
+        """A case is begun: from now on, what is found in its results' place is a run's own work, but for ``others``."""
+        self.unfinished[key] = others
+        self._journal.append(self._begun(key, others))
+
+    def _begun(self, key: CaseKey, others: Mapping[str, str]) -> dict[str, Any]:
+        about = {"relative": key[0], "case": key[1], "pseudonymous": self.pseudonymous}
+        return {"status": _BEGUN, **about} | ({"files": dict(others)} if others else {})
 
     def end(self, outcome: CaseOutcome) -> None:
         """A case has ended. It is known for good when this returns."""
@@ -91,26 +105,45 @@ class History:
         """Close the journal; it stays."""
         self._journal.close()
 
-    def forget_journals(self) -> None:
-        """Now that the tables hold all of it."""
-        for path in self.output_dir.glob("predictions.*.jsonl"):
-            with contextlib.suppress(OSError):  # read again the next time, and nothing in it is wrong
-                path.unlink()
+    def forget_journals(self, ended: Collection[CaseKey]) -> None:
+        """Now that the tables hold all of it; what stays is which cases have been begun and are not among ``ended``."""
+        begun = [self._begun(*case) for case in list(self.unfinished.items()) if case[0] not in ended]
+        journals = list(self.output_dir.glob("predictions.*.jsonl"))
+        with contextlib.suppress(OSError, DataError):  # read again the next time, and nothing in it is wrong
+            if begun:
+                self._write(begun)
+            for path in journals:
+                if not begun or path.name != _name(0):
+                    path.unlink()
 
 
 def _name(process: int) -> str:
     return f"predictions.{process}.jsonl"
 
 
-def _of_table(path: Path) -> list[dict[str, Any]]:
+def _of_table(path: Path) -> list[CaseOutcome]:
     try:
         table = json.loads(path.read_bytes())
-        return [*table.get("earlier", ()), *table["cases"]]
+        lines = [*table.get("earlier", ()), *table["cases"]]
     except FileNotFoundError:
         return []
     except OSError as error:
         raise cannot(error, path, "read") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(
-            "a file that no prediction has written", file=path, fix="move it away, or choose another folder"
-        ) from error
+        raise _foreign(path) from error
+    return _outcomes(lines, path)
+
+
+def _outcomes(lines: list[Any], path: Path) -> list[CaseOutcome]:
+    try:
+        return [CaseOutcome.read(line) for line in lines]
+    except (ValueError, TypeError) as error:
+        raise _foreign(path) from error
+
+
+def _foreign(path: Path) -> DataError:
+    return DataError(
+        "a file that no prediction has written, or that was damaged since",
+        file=path,
+        fix="move it away, or choose another folder",
+    )

@@ -11,6 +11,9 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from pipeline.geometry import Grid
 from pipeline.io.atomic import write_text
 
 DONE, REFUSED, FAILED = "done", "refused", "failed"
@@ -31,6 +34,7 @@ class CaseOutcome:
         seconds: that the case was worked on; other cases were worked on at the same time.
         repairs: what the reader put right in its files, and said so; how a lack of memory was got over.
         volumes_ml: volume of each class in the result, by the class's name.
+        volumes_as_written_ml: of a result that somebody has changed since, what they were before.
         output: file of the result.
         relative: folder of the case below the output folder.
         inputs: channel -> SHA-256 of its file.
@@ -57,6 +61,7 @@ class CaseOutcome:
     device: str = ""
     kept: bool = False
     pseudonymous: bool = False
+    volumes_as_written_ml: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def key(self) -> CaseKey:
@@ -64,9 +69,46 @@ class CaseOutcome:
 
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> CaseOutcome:
-        """From a case's entry in ``predictions.json``, of whatever version: what is unknown is left out."""
+        """From a case's entry in ``predictions.json``, of whatever version: what is unknown is left out.
+
+        Raises:
+            TypeError, ValueError: no such entry, or a damaged one.
+        """
+        if not isinstance(record, Mapping):
+            raise TypeError(f"{type(record).__name__} as a case")
         known = {one.name: record[one.name] for one in fields(cls) if one.name in record}
-        return cls(**known | {"repairs": tuple(known.get("repairs", ()))})
+        for name, value in known.items():
+            if not _fits(name, value):
+                raise TypeError(f"{name}: {value!r}")
+        outcome = cls(**known | {"repairs": tuple(known.get("repairs", ()))})
+        outcome.own_grid()
+        return outcome
+
+    def own_grid(self) -> Grid | None:
+        """``grid``, where it is known.
+
+        Raises:
+            TypeError, ValueError: it describes none.
+        """
+        if not self.grid:
+            return None
+        if set(self.grid) != {"shape", "affine"}:
+            raise ValueError(f"a grid of {', '.join(self.grid)}")
+        return Grid(tuple(self.grid["shape"]), np.array(self.grid["affine"], dtype=np.float64))
+
+
+_NUMBERS, _TEXTS = ("volumes_ml", "volumes_as_written_ml"), ("inputs", "files")
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether a value that was read from a file can be that of a field of `CaseOutcome`."""
+    if name == "repairs":
+        return isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+    if name in (*_NUMBERS, *_TEXTS, "grid"):
+        kind: Any = (int, float) if name in _NUMBERS else str if name in _TEXTS else object
+        return isinstance(value, Mapping) and all(isinstance(one, kind) for one in value.values())
+    kinds: dict[str, Any] = {"seconds": (int, float), "kept": bool, "pseudonymous": bool}
+    return isinstance(value, kinds.get(name, str))
 
 
 @dataclass(frozen=True)

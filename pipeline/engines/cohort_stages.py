@@ -6,6 +6,7 @@ written in another. How far reading may run ahead and writing behind is bounded,
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import deque
@@ -25,7 +26,7 @@ from pipeline.data.pseudonyms import MARK, without_paths
 from pipeline.engines.cohort_case import CasePredictor, causes
 from pipeline.engines.cohort_history import History
 from pipeline.engines.cohort_inputs import InputDigests
-from pipeline.engines.cohort_kept import still_holds
+from pipeline.engines.cohort_kept import others_work, require_no_other, still_holds
 from pipeline.engines.cohort_reason import explained
 from pipeline.engines.cohort_result import DONE, CaseKey, CaseOutcome, CohortResult
 from pipeline.engines.cohort_turns import Alone
@@ -59,6 +60,8 @@ class Work:
         error: why it could not be prepared.
         seconds: that it was worked on so far.
         earlier: the outcome that it had.
+        begun: whether it has come as far as that its results' place is the run's own.
+        others: files in that place which no run had written when it was begun, see `others_work`.
     """
 
     place: int
@@ -69,6 +72,8 @@ class Work:
     error: Exception | None = None
     seconds: float = 0.0
     earlier: CaseOutcome | None = None
+    begun: bool = False
+    others: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> CaseKey:
@@ -95,11 +100,14 @@ class Stages:
         *,
         names: Mapping[int, str],
         made_with: str,
+        redo: bool,
+        suffix: str,
         log: Path,
     ) -> None:
         self.items, self.preprocessing, self.predictor = items, preprocessing, predictor
         self.output_dir, self.history, self.processes = output_dir, history, processes
         self.names, self.made_with, self.log = names, made_with, log
+        self.redo, self.suffix = redo, suffix
         self.digests = InputDigests()
         self._readers = READERS.get(predictor.device.type, 1)
         self._journal_failed = False
@@ -148,14 +156,28 @@ class Stages:
         work.earlier = self.history.outcomes.get(work.key)
         try:
             work.inputs = self.digests(work.source)
-            work.kept = still_holds(work.earlier, work.inputs, self.made_with, self.output_dir)
+            if not self.redo:
+                work.kept = still_holds(work.earlier, work.inputs, self.made_with, self.output_dir)
             if work.kept is None:
-                self._note(lambda: self.history.begin(work.key))
+                self._begin(work)
                 work.prepared = self._prepare(work.source)
         except Exception as error:
             work.error = error
         work.seconds = time.perf_counter() - began
         return work
+
+    def _begin(self, work: Work) -> None:
+        files = work.earlier.files if work.earlier else {}
+        before = self.history.unfinished.get(work.key)
+        work.others = others_work({self._place(work), *files}, files, before, self.output_dir)
+        if not self.redo:  # what is known of its files has been looked at
+            require_no_other([name for name in work.others if name not in files], self.output_dir)
+        self._note(lambda: self.history.begin(work.key, work.others))
+        work.begun = True
+
+    def _place(self, work: Work) -> str:
+        relative, case = work.key
+        return _below(self.output_dir / relative / f"{case}{self.suffix}", self.output_dir)
 
     def _prepare(self, source: Item) -> Item:
         if isinstance(self.preprocessing, Compose):
@@ -188,17 +210,22 @@ class Stages:
 
     def _collect(self) -> None:
         """Wait for the first of the results that are being written."""
-        work, written = self._writing.popleft()
+        work, written = self._writing[0]  # and there it stays meanwhile: Ctrl-C while it is written must not lose it
         try:
             outcome = written.result()
+            self._writing.popleft()
         except Exception as error:
+            self._writing.popleft()
             outcome = self._without(work, error)
         self._end(work, outcome)
 
     def _collect_what_is_whole(self) -> None:
         for work, written in self._writing:
-            if written.exception() is None:
+            error = written.exception()
+            if error is None:
                 self._end(work, written.result())
+            elif isinstance(error, Exception):  # some of its files may be there
+                self._end(work, self._failed(work, error))
 
     def _without(self, work: Work, error: Exception) -> CaseOutcome:
         """A case that has failed: once more with less memory where that was lacking, or how it ended."""
@@ -212,14 +239,21 @@ class Stages:
                 return self._done(work, prepared, result, work.seconds + time.perf_counter() - began)
             except Exception as last:
                 error = last
+        work.seconds += time.perf_counter() - began
+        return self._failed(work, error)
+
+    def _failed(self, work: Work, error: Exception) -> CaseOutcome:
         status, reason = explained(error, work.source, self.log)
         about, left = self._common(work, work.prepared), work.earlier.files if work.earlier else {}
         if file := next((name for name in left if (self.output_dir / name).exists()), None):
             reason += f"; the result of an earlier run still lies in {file}"
             about |= {"files": left, "grid": work.earlier.grid if work.earlier else {}}  # somebody may have changed it
-        outcome = CaseOutcome(
-            **about, status=status, reason=reason, seconds=round(work.seconds + time.perf_counter() - began, 3)
-        )
+        if work.begun:  # what has come to lie there since is no work of somebody's either
+            with contextlib.suppress(DataError):  # one that can't be read stays what it was on record
+                names = {self._place(work), *left}
+                own = others_work(names, work.others, None, self.output_dir)  # what the others' work is not
+                about["files"] = {**about.get("files", {}), **own}
+        outcome = CaseOutcome(**about, status=status, reason=reason, seconds=round(work.seconds, 3))
         self._note(lambda: self.history.end(outcome))
         return outcome
 
@@ -271,5 +305,5 @@ class Stages:
 
 def _below(path: Path, folder: Path) -> str:
     """Relative to ``folder`` where it lies in it, so that a table can move with its files."""
-    path, folder = path.resolve(), folder.resolve()
+    path, folder = path.parent.resolve() / path.name, folder.resolve()
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)

@@ -19,6 +19,9 @@ def device(name: str = "auto") -> torch.device:
     """The device of that name; ``auto`` takes this process's GPU (``LOCAL_RANK`` under torchrun), or else the CPU.
 
     Apple's ``mps`` is taken only when it is asked for by name: 3D convolutions are not complete there.
+
+    Raises:
+        ConfigError: a name that torch does not know, or a GPU that it does not see.
     """
     if name == "auto":
         if not torch.cuda.is_available():
@@ -26,13 +29,18 @@ def device(name: str = "auto") -> torch.device:
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(chosen)
         return chosen
-    if name.startswith("cuda") and not torch.cuda.is_available():
+    if str(name).startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(
             f"device {name!r}, but torch {torch.__version__} sees no CUDA GPU",
             expected="a GPU that torch can use, or device=cpu",
             fix="leave device at 'auto', or install a CUDA build of torch",
         )
-    return torch.device(name)
+    try:
+        return torch.device(str(name))
+    except RuntimeError as error:
+        raise ConfigError(
+            f"device {name!r}", expected="auto, cpu, cuda, or one GPU of several, such as cuda:1"
+        ) from error
 
 
 def on_device(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:

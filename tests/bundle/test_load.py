@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pipeline.bundle import find_bundle, load_bundle
+from pipeline.bundle.inference import Inference
 from pipeline.bundle.run import predict
 from pipeline.data.phantom_dataset import write_dataset
 from pipeline.errors import BundleError, ConfigError, DataError, GeometryError
@@ -146,3 +147,28 @@ def test_the_readmes_lines_run(scans, tmp_path, monkeypatch):
     exec(lines, names)
     assert read_volume("lesion.nii.gz").grid.same_grid(names["grid"])
     assert names["volume_ml"] > 0
+
+
+@pytest.mark.parametrize("image", [None, 3, "scan.nii.gz", np.float32(1)])
+def test_what_is_no_array_is_told_where_a_grid_is_given(segment, volumes, image):
+    with pytest.raises(ConfigError, match="as image, with a grid"):
+        segment(image, volumes["cbf"].grid)
+
+
+def test_an_unknown_device_and_a_value_that_a_maker_does_not_take_are_told_in_words():
+    with pytest.raises(ConfigError, match=r"device 'foo'.*cuda:1"):
+        load_bundle(BUNDLE, device="foo")
+    with pytest.raises(ConfigError, match=r"can't be made with inferer#overlap=many .*\(TypeError: "):
+        load_bundle(BUNDLE, device="cpu", overrides=["inferer#overlap=many"])
+
+
+def test_a_new_int8_network_is_something_else_that_results_are_made_with(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.inference.openvino_runtime.has_openvino", lambda: True)
+
+    def made_with(runtime):
+        return Inference(BUNDLE, overrides=[f"runtime={runtime}", f"quantized={tmp_path}"]).made_with()
+
+    before = made_with("auto"), made_with("float32")
+    (tmp_path / "quantized.json").write_text("{}")
+    after = made_with("auto"), made_with("float32")
+    assert (before[0] == after[0], before[1] == after[1]) == (False, True)

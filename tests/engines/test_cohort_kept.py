@@ -1,6 +1,7 @@
 """The same command again: what holds is kept, what does not is made, and nobody's work is written over."""
 
 import csv
+import hashlib
 import json
 from pathlib import Path
 
@@ -66,8 +67,6 @@ def test_results_that_hold_are_kept_with_all_that_is_known_of_them(items, out):
 
 
 def test_the_record_names_files_by_their_content(items, out):
-    import hashlib
-
     case = json.loads((out / "predictions.json").read_text())["cases"][1]
     digests = [
         hashlib.sha256(Path(p).read_bytes()).hexdigest() for p in (items[1]["image"]["ct"], out / "case-1.nii.gz")
@@ -94,15 +93,13 @@ def test_another_bundle_or_a_wish_makes_all_again(items, out, options):
     assert again(items, out, **options)[0] == ["case-0", "case-1", "case-2"]
 
 
-@pytest.mark.parametrize("harm", ["gone", "cut", "other grid"])
+@pytest.mark.parametrize("harm", ["gone", "cut"])
 def test_a_result_that_is_none_any_more_is_made_again(items, out, harm):
     path = out / "case-1.nii.gz"
     if harm == "gone":
         path.unlink()
-    elif harm == "cut":
-        path.write_bytes(path.read_bytes()[:-9])
     else:
-        nibabel.save(nibabel.Nifti1Image(np.ones(SHAPE, np.uint8), AFFINE @ np.diag([2.0, 1, 1, 1])), path)
+        path.write_bytes(path.read_bytes()[:-9])
     assert again(items, out)[0] == ["case-1"]
     assert whole(path, 1)
 
@@ -117,6 +114,128 @@ def test_a_corrected_result_is_kept_and_its_volume_is_not_claimed(items, out):
         assert result.outcomes[1].reason.startswith("changed by somebody since it was written, and kept")
         with (out / "predictions.csv").open() as file:
             assert [row["lesion_ml"] == "" for row in csv.DictReader(file)] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("shape", "shift_mm"), [((5, 6, 3), 0.0), (SHAPE, 0.02), ((*SHAPE, 2), 0.0)], ids=["cropped", "shifted", "series"]
+)
+def test_a_correction_that_is_not_on_the_grid_any_more_is_not_written_over(items, out, shape, shift_mm):
+    path, affine = out / "case-1.nii.gz", AFFINE.copy()
+    affine[0, 3] += shift_mm
+    nibabel.save(nibabel.Nifti1Image(np.ones(shape, np.uint8), affine), path)
+    corrected = path.read_bytes()
+    for _ in range(2):
+        made, result = again(items, out)
+        assert (made, result.outcomes[1].status) == ([], "refused")
+        assert "is no longer one on the case's grid" in result.outcomes[1].reason
+        assert path.read_bytes() == corrected
+    assert "case-1" in again(items, out, redo=True)[0]
+
+
+def test_a_correction_that_was_undone_leaves_the_result_as_it_was_written(items, out):
+    path, table = out / "case-1.nii.gz", (out / "predictions.csv").read_text()
+    written = path.read_bytes()
+    correct(path)
+    for _ in range(2):
+        assert again(items, out)[0] == []
+    path.write_bytes(written)
+    assert again(items, out)[0] == []
+    assert (out / "predictions.csv").read_text() == table
+
+
+@pytest.mark.parametrize("at", ["read", "predicted", "written"])
+def test_a_redo_that_is_interrupted_costs_no_correction(items, out, at):
+    """At whichever stage: what it has not come to write over is as safe after it as before."""
+
+    def interrupted(item):
+        raise KeyboardInterrupt
+
+    class Interrupted(Sign):
+        def forward(self, images):
+            raise KeyboardInterrupt
+
+    corrected = [correct(out / f"case-{number}.nii.gz") for number in range(3)]
+    stage = {
+        "read": {"preprocessing": interrupted},
+        "predicted": {"network": Interrupted()},
+        "written": {"postprocessing": Compose([Restored(), interrupted])},
+    }[at]
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            predict(items, out, redo=True, **stage)
+    made, result = again(items, out)
+    assert made == []
+    assert [(out / f"case-{number}.nii.gz").read_bytes() for number in range(3)] == corrected
+    assert all(outcome.reason.startswith("changed by somebody") for outcome in result.outcomes)
+
+
+def test_a_file_that_no_run_has_written_is_written_over_by_wish_alone(items, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    foreign = correct(out / "case-1.nii.gz")
+    for _ in range(2):
+        made, result = again(items, out)
+        assert "case-1" not in made
+        assert result.outcomes[1].status == "refused"
+        assert "that no run on record has written" in result.outcomes[1].reason
+        assert (out / "case-1.nii.gz").read_bytes() == foreign
+    assert "case-1" in again(items, out, redo=True)[0]
+    assert again(items, out)[0] == []
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_what_a_killed_run_has_written_just_before_is_its_own(items, tmp_path, others):
+    """Its file is there, the line in the journal is not. What lay there when the case was begun is another matter."""
+    out = tmp_path / "out"
+    out.mkdir()
+    correct(out / "case-0.nii.gz")
+    history = History(out)
+    digest = hashlib.sha256((out / "case-0.nii.gz").read_bytes()).hexdigest()
+    history.begin((".", "case-0"), {"case-0.nii.gz": digest} if others else {})
+    history.close()
+    Path(items[1]["image"]["ct"]).write_bytes(BROKEN)
+
+    def interrupted(item):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):  # a run that does not come to it does not forget it
+        predict(items, out, preprocessing=interrupted)
+    made, result = again(items, out)
+    assert made == (["case-2"] if others else ["case-0", "case-2"])
+    assert (result.outcomes[0].status == "refused") is others
+
+
+def test_a_case_that_fails_after_its_labels_are_written_is_tried_again(items, out):
+    def full_disk(item):
+        raise OSError(28, "No space left on device")
+
+    chain = Compose([Restored(), SaveImageOnGridd(output_dir=out), full_disk])
+    for earlier in (True, False):
+        if not earlier:
+            for path in out.iterdir():
+                path.unlink()
+        assert predict(items, out, postprocessing=chain, made_with="other weights").counts["failed"] == 3
+        assert again(items, out, made_with="other weights")[0] == ["case-0", "case-1", "case-2"]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        {"cases": [1]},
+        {"cases": [{}]},
+        {"cases": [{"case": "case-1"}]},
+        {"cases": [{"case": "case-1", "status": "done", "repairs": None}]},
+        {"cases": [{"case": "case-1", "status": "done", "files": ["case-1.nii.gz"]}]},
+        {"cases": [{"case": "case-1", "status": "done", "grid": {"shape": [7, 6, 3], "affine": [[1]]}}]},
+        {"cases": [{"case": "case-1", "status": "done", "grid": {"shape": [7, 6, 3]}}]},
+        {"cases": [], "earlier": 3},
+    ],
+    ids=str,
+)
+def test_a_damaged_table_is_told_before_any_work(items, tmp_path, harm):
+    (tmp_path / "predictions.json").write_text(json.dumps(harm))
+    with pytest.raises(DataError, match="damaged since"):
+        predict(items, tmp_path)
 
 
 def test_a_corrected_result_is_not_written_over_but_by_wish(items, out):
@@ -199,7 +318,7 @@ def test_what_a_killed_run_was_at_comes_last_and_its_unfinished_files_go(items, 
     out.mkdir()
     (out / ".unfinished-0123456789ab.nii.gz").write_bytes(b"half")
     history = History(out)
-    history.begin((".", "case-0"))
+    history.begin((".", "case-0"), {})
     history.close()
     begun = []
 
