@@ -35,7 +35,7 @@ class Restored(MapTransform):
 
     Raises:
         GeometryError: scores of another shape than the image.
-        ConfigError: an image that no longer knows its own grid.
+        ConfigError: an image that no longer knows its own grid; a ``minimum_component_ml`` below 0.
     """
 
     def __init__(
@@ -52,6 +52,8 @@ class Restored(MapTransform):
         largest_component: Sequence[int] = (),
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        if not minimum_component_ml >= 0:  # NaN is refused, too
+            raise ConfigError(f"minimum_component_ml={minimum_component_ml}", expected="0, which keeps all, or more")
         self.minimum_component_ml = minimum_component_ml
         self.regions = None if regions is None else tuple(int(label) for label in regions)
         self.fill_holes = tuple(int(label) for label in fill_holes)
