@@ -27,7 +27,8 @@ class Restored(MapTransform):
         image_key: entry with the image (C, h, w, d) that the network saw.
         probabilities_key: also store the probabilities (K, H, W, D) under this name; one per key.
         softmax: whether the scores are logits; False where they are probabilities already.
-        regions: class id that each of K overlapping regions sets; None for K classes that exclude each other.
+        regions: class id that each of K overlapping regions sets; None for K classes that exclude each other. Predict
+            them with runtime=float32, the average of logits and no skipped background: the others are refused.
         fill_holes: class ids whose holes are filled first, see `fill_holes`.
         largest_component: class ids of which the largest connected component alone stays.
         minimum_component_ml: connected components of a class below this volume become background, 0 keeps all.
