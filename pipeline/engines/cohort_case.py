@@ -14,6 +14,7 @@ from monai.transforms import Compose
 
 from pipeline.data.case_error import lacks_memory
 from pipeline.inference import Restored
+from pipeline.inference.overlapping import require_for_regions
 
 Item = Mapping[Hashable, Any]
 
@@ -48,6 +49,9 @@ class CasePredictor:
         postprocessing: item with ``image`` and the logits ``pred`` (K, H, W, D) -> item with ``pred``, labels
             (1, H, W, D) on the case's own grid.
         device: where the network runs.
+
+    Raises:
+        ConfigError: see `pipeline.inference.overlapping`.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class CasePredictor:
         postprocessing: Callable[[Item], Item],
         device: torch.device | str,
     ) -> None:
+        require_for_regions(inferer, network, postprocessing)
         self.device = torch.device(device)
         self.network = network.to(self.device).eval()
         self.means = Means(inferer, self.device, self.device)

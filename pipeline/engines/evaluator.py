@@ -10,6 +10,7 @@ from monai.engines import SupervisedEvaluator
 
 from pipeline.engines.errors import raise_again
 from pipeline.engines.precision import Precision
+from pipeline.inference.overlapping import require_for_regions
 
 
 class Evaluator(SupervisedEvaluator):
@@ -19,6 +20,9 @@ class Evaluator(SupervisedEvaluator):
         precision: a name (see :mod:`pipeline.engines.precision`). ``auto`` is float32, except during training, where
             the validation handler hands over what the trainer's probe chose.
         kwargs: of MONAI's ``SupervisedEvaluator``, by its names.
+
+    Raises:
+        ConfigError: see `pipeline.inference.overlapping`.
     """
 
     raises_again = True
@@ -31,6 +35,7 @@ class Evaluator(SupervisedEvaluator):
         precision: str = "auto",
         **kwargs: Any,
     ) -> None:
+        require_for_regions(kwargs.get("inferer"), network, kwargs.get("postprocessing"))
         self.precision = Precision() if precision == "auto" else Precision.parse(precision)
         self.follows_trainer = precision == "auto"
         super().__init__(device=device, val_data_loader=val_data_loader, network=network, **kwargs)

@@ -22,8 +22,8 @@ def with_weights(
         average: what an ensemble averages, ``"logits"`` or ``"probabilities"``.
 
     Raises:
-        BundleError: no such file, not a state dict, or one of another network (its missing and foreign names are
-        given).
+        BundleError: no such file, not a state dict, one of another network (its missing and foreign names are given),
+            or one with NaN or infinite values.
         ConfigError: no path at all.
     """
     if not isinstance(path, str | Path):
@@ -62,6 +62,14 @@ def _loaded(network: torch.nn.Module, path: str | Path, device: torch.device) ->
             file=path,
             expected=f"the {len(own)} tensors of {type(network).__name__} as this bundle configures it",
             fix="use the weights of this bundle, or the network_def that the weights were trained with",
+        )
+    broken = sorted(name for name in own if own[name].is_floating_point() and not state[name].isfinite().all())
+    if broken:
+        raise BundleError(
+            f"weights with NaN or infinite values in {len(broken)} of {len(own)} tensors {broken[:3]}",
+            file=path,
+            expected="finite numbers",
+            fix="take an earlier checkpoint, or train again: that training has diverged, or the file is damaged",
         )
     network.load_state_dict(state)
     return network.to(device).eval()

@@ -16,7 +16,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from scipy import ndimage
 
-from pipeline.errors import ConfigError, GeometryError
+from pipeline.errors import ConfigError, DataError, GeometryError
 from pipeline.inference.permutohedral import PermutohedralLattice
 
 Filter = Callable[[np.ndarray], np.ndarray]
@@ -43,8 +43,10 @@ def dense_crf(
 
     each exponential K divided by sqrt(sum_k K_ik * sum_k K_jk), as in the authors' code, so that a weight means the
     same at any voxel size, and a voxel is among its own neighbours. The second is computed as it stands (beyond four
-    standard deviations it is 0), the first by a permutohedral lattice. Brute force over all pairs gives
-    probabilities 0.003 away on average, and another label for 2 voxels in 1000 (``benchmarks/crf.py``).
+    standard deviations it is 0), the first by a permutohedral lattice. In ``benchmarks/crf.py``, smooth regions with
+    noise in voxels of 1 to 3 mm, brute force over all pairs gives probabilities 0.003 away on average, and another
+    label for 2 voxels in 1000. What is more noise, or coarser than the widths, comes out farther away: 0.025 and 34
+    in 1000 for nearly white noise in voxels of 20 mm.
 
     Args:
         logits: (K, *S) of two classes or more, two or three spatial axes.
@@ -62,6 +64,7 @@ def dense_crf(
     Raises:
         ConfigError: a width of 0 or less, a weight or a number of iterations below 0, one class.
         GeometryError: an image of another size than the logits, or not one spacing per axis.
+        DataError: logits or an image with NaN or infinite values, which would spread to every voxel.
 
     >>> logits = np.zeros((2, 1, 5), np.float32)
     >>> logits[1] = [2.0, 2.0, -0.5, -2.0, -2.0]
@@ -111,6 +114,10 @@ def _check(logits: np.ndarray, image: np.ndarray, spacing_mm: Sequence[float]) -
         raise GeometryError(
             f"spacing_mm {tuple(spacing_mm)} of {logits.ndim - 1} axes", expected="a length above 0 for each axis"
         )
+    for name, values in (("logits", logits), ("an image", image)):
+        lost = values.size - int(np.isfinite(values).sum())
+        if lost:
+            raise DataError(f"{name} with {lost} NaN or infinite values for a dense CRF", expected="finite ones")
 
 
 def _spatial_filter(size: Sequence[int], widths_voxels: np.ndarray) -> Filter:
@@ -156,7 +163,8 @@ class DenseCRFd(MapTransform):
         allow_missing_keys: pass items on that lack a key.
 
     Raises:
-        ConfigError, GeometryError: as :func:`dense_crf`; an image without an affine, scores that are not whole.
+        ConfigError, DataError, GeometryError: as :func:`dense_crf`; an image without an affine, scores that are not
+            whole.
     """
 
     def __init__(

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError
+from pipeline.inference.finite import all_finite
 from pipeline.inference.placement import Placement, box
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -43,7 +44,12 @@ class NetworkCall:
         self._precision = precision
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
-        """(b, C, *window) -> logits (b, K, *tile), float32."""
+        """(b, C, *window) -> logits (b, K, *tile), float32.
+
+        Raises:
+            ConfigError: the network gives no tensor, or one of another size.
+            DataError: it gives logits that are not finite, of which background would be made without a word.
+        """
         windows = windows.to(self.run_on)
         autocast: contextlib.AbstractContextManager = contextlib.nullcontext()
         if self._precision != "float32":
@@ -60,6 +66,14 @@ class NetworkCall:
             )
         if list(logits.shape[2:]) != self._tile:
             raise ConfigError(f"logits of shape {tuple(logits.shape)}", expected=f"{tuple(self._tile)}")
+        if not all_finite(logits):
+            raise DataError(
+                f"a network that answers with {int(logits.isnan().sum())} NaN and {int(logits.isinf().sum())} infinite "
+                f"logits of {logits.numel()} in {len(windows)} windows",
+                expected="finite ones: no label follows from these",
+                fix="try runtime=float32 (in Python also precision='float32'), since half precision holds no large "
+                "numbers; where that is of no help, look for extreme values in the images, and at the weights",
+            )
         return logits.to(self.give_on, torch.float32)
 
 

@@ -27,7 +27,8 @@ class Restored(MapTransform):
         image_key: entry with the image (C, h, w, d) that the network saw.
         probabilities_key: also store the probabilities (K, H, W, D) under this name; one per key.
         softmax: whether the scores are logits; False where they are probabilities already.
-        regions: class id that each of K overlapping regions sets; None for K classes that exclude each other.
+        regions: class id that each of K overlapping regions sets; None for K classes that exclude each other. Predict
+            them with runtime=float32, the average of logits and no skipped background: the others are refused.
         fill_holes: class ids whose holes are filled first, see `fill_holes`.
         largest_component: class ids of which the largest connected component alone stays.
         minimum_component_ml: connected components of a class below this volume become background, 0 keeps all.
@@ -35,7 +36,7 @@ class Restored(MapTransform):
 
     Raises:
         GeometryError: scores of another shape than the image.
-        ConfigError: an image that no longer knows its own grid.
+        ConfigError: an image that no longer knows its own grid; a ``minimum_component_ml`` below 0.
     """
 
     def __init__(
@@ -52,6 +53,8 @@ class Restored(MapTransform):
         largest_component: Sequence[int] = (),
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        if not minimum_component_ml >= 0:  # NaN is refused, too
+            raise ConfigError(f"minimum_component_ml={minimum_component_ml}", expected="0, which keeps all, or more")
         self.minimum_component_ml = minimum_component_ml
         self.regions = None if regions is None else tuple(int(label) for label in regions)
         self.fill_holes = tuple(int(label) for label in fill_holes)

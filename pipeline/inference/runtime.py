@@ -2,7 +2,8 @@
 
 Which way that is can't be told from names: bfloat16 is three times as fast on a processor that has it and half as fast
 on one that emulates it, and compiling pays only where enough windows follow. So every means runs the first case's own
-windows, as far as trying it can pay within the work ahead; what was found is kept for the next process.
+windows, as far as trying it can pay within the work ahead; what was found is kept for the next process. Where the first
+case shows no foreground, what rounds is not believed yet: it is compared on the first windows that do show some.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from pipeline.errors import BundleError, ConfigError
 from pipeline.inference.means import DTYPES, Means, Run, torch_means
 from pipeline.inference.openvino_runtime import INSTALL, has_openvino, int8_means, openvino, openvino_means
 from pipeline.inference.quantized import RECORD, read_quantized
-from pipeline.inference.runtime_choice import PLAIN, Choice, Limits
-from pipeline.inference.runtime_memory import RuntimeMemory
+from pipeline.inference.runtime_agreement import EXAMPLES, example_windows
+from pipeline.inference.runtime_choice import Choice, Limits
+from pipeline.inference.runtime_memory import PLAIN, RuntimeMemory
+from pipeline.inference.runtime_watch import Watched
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +38,6 @@ NAMES = (
     "openvino_bfloat16",
     INT8,
 )
-_EXAMPLES = 4  # windows of the first case that every means is timed and compared on
 
 
 class Runtime:
@@ -52,7 +54,7 @@ class Runtime:
         least_agreement: share of voxels whose label must be float32's, on the first case's windows, for a means to be
             chosen by ``auto``.
         least_foreground: the same as a Dice coefficient of what either calls foreground: in an image that is mostly
-            background a lost lesion is few voxels.
+            background a lost lesion is few voxels. Until there is foreground only what computes in float32 is taken.
 
     Attributes:
         record: what was chosen and why, every means that was tried with its seconds per window and its agreement; made
@@ -80,6 +82,7 @@ class Runtime:
         self.least_agreement, self.least_foreground = least_agreement, least_foreground
         self.record: dict[str, Any] = {}
         self._settled: dict[int, _Settled] = {}
+        self._images = 0  # so far
 
     def __call__(
         self,
@@ -110,11 +113,15 @@ class Runtime:
         tensors = network.state_dict(keep_vars=True).values()
         state = (device, sum(0 if tensor.is_inference() else tensor._version for tensor in tensors))
         settled = self._settled.get(id(network))
+        cases = 1 if self.work is None else max(1, len(self.work) - self._images)
+        windows = len(corners) * len(images) * passes * cases
+        self._images += len(images)
         if settled is None or settled.state != state:
-            cases = 1 if self.work is None else max(1, len(self.work))
-            windows = len(corners) * len(images) * passes * cases
-            examples = _examples(images, window, corners).to(device)
-            settled = self._chosen(network, state, size, examples, batch_size, windows)
+            examples = example_windows(images, window, corners).to(device)
+            settled = self._settled[id(network)] = self._chosen(network, state, size, examples, batch_size, windows)
+        elif isinstance(settled.run, Watched) and settled.run.found:
+            examples, known = torch.cat(settled.run.found), settled.memory
+            settled = self._chosen(network, state, settled.size, examples, settled.batch_size, windows, known)
             self._settled[id(network)] = settled
         made_for_it = settled.size == size and settled.batch_size <= batch_size  # a smaller batch is to save memory
         return settled.run if settled.any_size or made_for_it else settled.for_other_sizes
@@ -127,6 +134,7 @@ class Runtime:
         examples: torch.Tensor,
         batch_size: int,
         windows: int,
+        memory: RuntimeMemory | None = None,
     ) -> _Settled:
         device = examples.device
         means = {one.name: one for one in torch_means(device)}
@@ -136,7 +144,7 @@ class Runtime:
         means = dict(sorted(means.items(), key=lambda entry: (PLAIN not in entry[0], entry[0] == INT8)))
         limits = Limits(self.least_agreement, self.least_foreground)
         example = examples[:1].expand(batch_size, *size)
-        memory = RuntimeMemory(self.cache_dir, network, example, device, self._digests(means))
+        memory = memory or RuntimeMemory(self.cache_dir, network, example, device, self._digests(means))
         choice = Choice(network, examples, batch_size, device, memory, limits)
         if self.name == AUTO:
             chosen = choice.fastest(means, windows)
@@ -149,11 +157,17 @@ class Runtime:
             choice.trials = {chosen: trial}
             if trial.refused and trial.agreement < 1:
                 logger.warning("runtime %s, as asked for: only %s", chosen, trial.refused)
+        counted = {name: self.record[name] for name in ("float32_instead",) if name in self.record}
         self.record.clear()  # the same dict: whoever writes it at the end of a run has it from its start
-        self.record.update(choice.record(chosen, reason, windows))
+        self.record.update(choice.record(chosen, reason, windows) | counted)
         logger.info("runtime %s: %s", chosen, reason)
         run, any_size = choice.run(means[chosen]), means[chosen].any_size
         for_other_sizes = run if any_size else choice.run(choice.fastest_of_any_size(means))
+        if self.name == AUTO and (chosen != PLAIN or choice.unproven):
+            wanted = EXAMPLES if choice.unproven else 0
+            run = Watched(run, network, size, wanted, self.record)
+            if chosen != PLAIN:
+                for_other_sizes = Watched(for_other_sizes, network, size, 0, self.record)
         if device.type == "cuda":  # what the probe took is no part of what a batch takes
             torch.cuda.reset_peak_memory_stats(device)
         return _Settled(network, memory, state, size, batch_size, run, any_size, for_other_sizes)
@@ -225,16 +239,3 @@ def _reason(choice: Choice, chosen: str) -> str:
         return "too few windows ahead for a probe of other means to pay"
     unlike = [name for name in others if trials[name].agreement < 1 and trials[name].refused]
     return "nothing is faster" + (f" and gives the same labels (not {', '.join(unlike)})" if unlike else "")
-
-
-def _examples(images: torch.Tensor, window: Sequence[int], corners: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Windows (n, C, *window) of the first image, those nearest its middle."""
-
-    def off_centre(corner: Sequence[int]) -> float:
-        return sum((2 * c + w - n) ** 2 for c, w, n in zip(corner, window, images.shape[2:], strict=True))
-
-    boxes = [
-        tuple(slice(c, c + w) for c, w in zip(corner, window, strict=True))
-        for corner in sorted(corners, key=off_centre)[:_EXAMPLES]
-    ]
-    return torch.cat([images[(slice(0, 1), slice(None), *box)] for box in boxes]).contiguous()

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from torch import nn
 
 from pipeline.data.case_error import lacks_memory
 from pipeline.inference.means import Means, Run
-from pipeline.inference.runtime_memory import RuntimeMemory, Trial, machine
+from pipeline.inference.runtime_agreement import agreement, labels_of
+from pipeline.inference.runtime_memory import PLAIN, RuntimeMemory, Trial, machine
 
 logger = logging.getLogger(__name__)
 
-PLAIN = "float32"
 _CALLS = 4  # of a means on trial, the first of which warms it up
 _SHORT_S = 1.0  # a call so short that the noise of one measurement matters
 _WORTH = 0.5  # of the time that the work ahead takes, the most that trying one means may cost
@@ -65,8 +65,9 @@ class Choice:
         whole = max(1, len(repeated) // batch_size)
         self.batches = repeated[: whole * batch_size].split(batch_size)
         self.batch_size = batch_size
-        self.trials = memory.trials()
+        self.trials = {name: self._judged(trial) for name, trial in memory.trials().items()}
         self.skipped: list[str] = []
+        self.unproven: list[str] = []  # would pay, and round: not to be judged by examples without foreground
         self._runs: dict[str, Run] = {}
         self._reference: list[torch.Tensor | None] = []
         self._passing: set[str] = set()  # refused for what another moment may not lack: memory
@@ -88,6 +89,9 @@ class Choice:
                 continue
             if cost_s > _WORTH * windows_ahead * best_s:
                 self.skipped.append(one.name)
+                continue
+            if PLAIN not in one.name and not self._shows_foreground():
+                self.unproven.append(one.name)
                 continue
             self._try(one)
         if set(self.trials) & set(means) != known:
@@ -152,13 +156,8 @@ class Choice:
         if one.name == PLAIN:
             self._reference = outputs
             return found
-        if not self._reference:
-            self._reference = [labels_of(self._timed(self.network, batch)[1]) for batch in self.batches]
-        share, foreground = agreement(outputs, self._reference)
-        refused = ""
-        if share < self.limits.least_agreement or foreground < self.limits.least_foreground:
-            refused = f"{share:.3%} of the labels are float32's, {foreground:.3%} of the foreground"
-        return replace(found, agreement=share, foreground=foreground, refused=refused)
+        share, foreground = agreement(outputs, self._float32s())
+        return self._judged(replace(found, agreement=share, foreground=foreground))
 
     def record(self, chosen: str, reason: str, windows_ahead: int) -> dict[str, Any]:
         """What was chosen, for the results' own record."""
@@ -170,9 +169,10 @@ class Choice:
             "window": list(self.batches[0].shape[2:]),
             "windows_ahead": windows_ahead,
             "label_agreement": round(trial.agreement, 6),
-            "foreground_agreement": round(trial.foreground, 6),
+            "foreground_agreement": None if trial.foreground is None else round(trial.foreground, 6),
             "trials": {name: _rounded(trial) for name, trial in self.trials.items()},
-            "not_tried": dict.fromkeys(self.skipped, f"would not pay within {windows_ahead} windows"),
+            "not_tried": dict.fromkeys(self.skipped, f"would not pay within {windows_ahead} windows")
+            | dict.fromkeys(self.unproven, "no foreground yet on which it could be compared with float32"),
         }
 
     def forget_losers(self, means: Mapping[str, Means], chosen: str) -> None:
@@ -180,6 +180,27 @@ class Choice:
         for one in means.values():
             if one.artefact and one.artefact != means[chosen].artefact:
                 shutil.rmtree(self.memory.folder / one.artefact, ignore_errors=True)
+
+    def _judged(self, trial: Trial) -> Trial:
+        """By the limits of now: what was found may come from a process that had others."""
+        if trial.refused and trial.agreement == 1:  # for another reason
+            return trial
+        share, foreground = trial.agreement, trial.foreground
+        known = 1.0 if foreground is None else foreground
+        refused = ""
+        if share < self.limits.least_agreement or known < self.limits.least_foreground:
+            words = "there is no foreground" if foreground is None else f"{foreground:.3%} of the foreground"
+            refused = f"{share:.3%} of the labels are float32's, {words}"
+        return replace(trial, refused=refused)
+
+    def _float32s(self) -> list[torch.Tensor | None]:
+        """The labels of the examples."""
+        if not self._reference:
+            self._reference = [labels_of(self._timed(self.network, batch)[1]) for batch in self.batches]
+        return self._reference
+
+    def _shows_foreground(self) -> bool:
+        return any(labels is not None and bool(labels.any()) for labels in self._float32s())
 
     def _try(self, one: Means) -> None:
         try:
@@ -247,32 +268,6 @@ class Choice:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter() - began, logits
-
-
-def labels_of(logits: torch.Tensor) -> torch.Tensor | None:
-    """(b, K, *S) -> (b, *S), the class of the largest logit, or of a single one its sign; None where some logits are
-    not finite."""
-    if not torch.isfinite(logits).all():
-        return None
-    return (logits > 0).squeeze(1).to(torch.int16) if logits.shape[1] == 1 else logits.argmax(1).to(torch.int16)
-
-
-def agreement(labels: Sequence[torch.Tensor | None], reference: Sequence[torch.Tensor | None]) -> tuple[float, float]:
-    """Share of voxels with the same label, and the Dice coefficient of the foreground, a voxel of which counts as
-    common where both give it the same class. None, labels that logits did not give, agrees with nothing.
-
-    >>> agreement([torch.tensor([1, 0, 0, 0])], [torch.tensor([1, 1, 0, 0])])
-    (0.75, 0.6666666666666666)
-    """
-    voxels = same = common = foreground = 0
-    for a, b in zip(labels, reference, strict=True):
-        if a is None or b is None:
-            return 0.0, 0.0
-        equal = a == b
-        voxels, same = voxels + a.numel(), same + int(equal.sum())
-        common += int((equal & (a > 0)).sum())
-        foreground += int((a > 0).sum()) + int((b > 0).sum())
-    return same / voxels, 2 * common / foreground if foreground else 1.0
 
 
 def _rounded(trial: Trial) -> dict[str, Any]:

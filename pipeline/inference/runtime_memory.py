@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
+import math
 import os
 import platform
 import shutil
@@ -33,7 +35,11 @@ from pipeline.errors import DataError
 from pipeline.inference.quantized import state_digest
 from pipeline.io.atomic import write_text
 
-_FORMAT, _MOST_NETWORKS = 1, 20
+logger = logging.getLogger(__name__)
+
+PLAIN = "float32"
+
+_FORMAT, _MOST_NETWORKS = 2, 20
 _PACKAGES = ("torch", "openvino", "triton")
 
 
@@ -45,15 +51,26 @@ class Trial:
         seconds: per window, at best.
         start_s: to load it, where nothing has to be built.
         agreement: share of voxels with float32's label.
-        foreground: the same among those that either calls foreground, as a Dice coefficient.
+        foreground: the same among those that either calls foreground, as a Dice coefficient; None where there was none.
         refused: why it is not to be used.
+
+    Raises:
+        ValueError: what no measurement gives.
     """
 
     seconds: float = 0.0
     start_s: float = 0.0
     agreement: float = 1.0
-    foreground: float = 1.0
+    foreground: float | None = 1.0
     refused: str = ""
+
+    def __post_init__(self) -> None:
+        shares = (self.agreement, 1.0 if self.foreground is None else self.foreground)
+        numbers = (self.seconds, self.start_s, *shares)
+        if not all(type(number) in (int, float) and 0 <= number < math.inf for number in numbers) or max(shares) > 1:
+            raise ValueError(f"a trial of {numbers}")
+        if not isinstance(self.refused, str):
+            raise ValueError(f"a reason {self.refused!r}")
 
 
 class RuntimeMemory:
@@ -87,12 +104,18 @@ class RuntimeMemory:
 
     def trials(self) -> dict[str, Trial]:
         """What is known already, by the means' names."""
+        file = self.folder / "trials.json"
+        if not file.is_file():
+            return {}
         try:
-            content = json.loads((self.folder / "trials.json").read_text(encoding="utf-8"))
+            content = json.loads(file.read_text(encoding="utf-8"))
             known = {name: Trial(**values) for name, values in content["trials"].items()}
             before = content["digests"]
+            if known[PLAIN].refused or known[PLAIN].seconds == 0:
+                raise ValueError("float32 that was not measured")
             return {name: trial for name, trial in known.items() if before.get(name) == self._digests.get(name)}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or damaged: it is tried again
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            logger.warning("%s is damaged (%s: %s); every runtime is tried again", file, type(error).__name__, error)
             return {}
 
     def keep(self, trials: dict[str, Trial]) -> None:

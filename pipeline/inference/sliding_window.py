@@ -26,6 +26,8 @@ from pipeline.inference.slabs import Slabs
 
 Network = Callable[..., torch.Tensor]
 
+_SMALLEST = 0.125  # of the scales: below, a voxel stands for more than 500, and structures are gone
+
 
 class SlidingWindowInferer(Inferer):
     """Logits of a whole image from overlapping windows, blended by their distance to the window's centre.
@@ -63,7 +65,8 @@ class SlidingWindowInferer(Inferer):
         runtime: how the network is run, a `pipeline.inference.Runtime` or a name that it takes; by default as it is.
         average: what is averaged over mirror images and scales, ``"logits"`` or ``"probabilities"``.
         scales: an image pyramid: the image is predicted at these sizes, shares of its own, and the answers are
-        averaged. background: let windows without content pass for background (class 0) without running the network:
+            averaged. Each from 1/8 to 8.
+        background: let windows without content pass for background (class 0) without running the network:
             those in which no channel exceeds its minimum over the image by more than this share of its range. Not
             exact, so only where it is asked for, and only where background is dark.
         memory_mib: how much memory ``slabs`` may use for unfinished logits; what is more lies in a temporary file.
@@ -101,7 +104,7 @@ class SlidingWindowInferer(Inferer):
         _require("sw_batch_size", sw_batch_size, auto or int(sw_batch_size) >= 1, "at least 1, or auto")
         _require("precision", precision, precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
         _require("average", average, average in AVERAGES, f"one of {', '.join(AVERAGES)}")
-        _require("scales", list(scales), len(scales) > 0 and min(scales) > 0, "at least one, all above 0")
+        _require("scales", scales, _are_scales(scales), f"a list of numbers from {_SMALLEST} to {1 / _SMALLEST:.0f}")
         _require("background", background, background is None or 0 <= background < 1, "none, or from 0 to below 1")
         _require("memory_mib", memory_mib, memory_mib >= 0, "0 or more")
         self.roi_size = roi_size
@@ -254,6 +257,12 @@ class SlidingWindowInferer(Inferer):
 
 def _plain(inputs: torch.Tensor) -> torch.Tensor:
     return inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+
+
+def _are_scales(scales: Any) -> bool:
+    if isinstance(scales, str) or not isinstance(scales, Sequence) or not scales:
+        return False
+    return all(isinstance(scale, int | float) and _SMALLEST <= scale <= 1 / _SMALLEST for scale in scales)
 
 
 def _require(name: str, found: Any, holds: bool, expected: str) -> None:

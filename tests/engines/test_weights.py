@@ -42,3 +42,12 @@ def test_none_and_missing_ones_are_refused(files, tmp_path):
         with_weights(network(), [], torch.device("cpu"))
     with pytest.raises(BundleError, match=r"other\.pt"):
         with_weights(network(), [files[0], str(tmp_path / "other.pt")], torch.device("cpu"))
+
+
+@pytest.mark.parametrize("lost", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(files, lost):
+    state = torch.load(files[0], weights_only=True)
+    state["weight"][0, 0, 1, 1, 1] = lost
+    torch.save(state, files[0])
+    with pytest.raises(BundleError, match=r"NaN or infinite values in 1 of 2 tensors \['weight'\]"):
+        with_weights(network(), files[0], torch.device("cpu"))

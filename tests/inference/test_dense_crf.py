@@ -5,7 +5,7 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from scipy.special import softmax
 
-from pipeline.errors import ConfigError, GeometryError
+from pipeline.errors import ConfigError, DataError, GeometryError
 from pipeline.inference import DenseCRFd, dense_crf
 from pipeline.inference.permutohedral import PermutohedralLattice
 
@@ -134,3 +134,11 @@ def test_what_it_cannot_use_is_refused():
         DenseCRFd()({"image": torch.from_numpy(image), "pred": torch.from_numpy(logits)})
     with pytest.raises(ConfigError, match="whole image"):
         DenseCRFd()({"image": MetaTensor(torch.from_numpy(image)), "pred": [logits]})
+
+
+@pytest.mark.parametrize("entry", [0, 1])
+def test_values_that_are_not_finite_are_refused_before_they_spread(entry):
+    values = [np.zeros((2, 4, 4), np.float32), np.zeros((1, 4, 4), np.float32)]
+    values[entry][0, 1, 2] = np.nan
+    with pytest.raises(DataError, match=f"{('logits', 'an image')[entry]} with 1 NaN"):
+        dense_crf(*values, (1.0, 1.0))

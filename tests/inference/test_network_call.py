@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError
 from pipeline.inference import SlidingWindowInferer
 from pipeline.inference.network_call import constant_values
 
@@ -116,8 +116,34 @@ def test_the_network_is_prepared_once_with_its_first_batch():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"background": 1.0}, {"background": -0.1}, {"scales": []}, {"scales": [0.0]}, {"memory_mib": -1}]
+    "arguments",
+    [
+        *({"background": share} for share in (1.0, -0.1)),
+        *({"scales": scales} for scales in ([], [0.0], [0.05], 0.5, ["a"])),
+        {"memory_mib": -1},
+    ],
 )
 def test_arguments_out_of_range_are_refused(arguments):
     with pytest.raises(ConfigError, match=next(iter(arguments))):
         SlidingWindowInferer(8, **arguments)
+
+
+@pytest.mark.parametrize("lost", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_are_no_result(lost):
+    def network(windows):
+        logits = windows.repeat(1, 2, 1, 1, 1)
+        return logits.where(logits != OFFSET, lost)
+
+    image = torch.randn(1, 1, 16, 8, 8)
+    assert SlidingWindowInferer(8)(image, network).isfinite().all()
+    image[0, 0, 12, 3, 4] = OFFSET
+    words = "2 NaN and 0 infinite" if lost != lost else "0 NaN and 2 infinite"
+    with pytest.raises(DataError, match=f"{words} logits of 1024 in 1 windows.*runtime=float32"):
+        SlidingWindowInferer(8)(image, network)
+    with pytest.raises(DataError, match="logits of 1024"):
+        SlidingWindowInferer(8, mirror_axes=[0], average="probabilities")(image, network)
+
+
+def test_large_logits_are_a_result():
+    image = torch.full((1, 1, 8, 8, 8), 3e38)  # whose sum is beyond float32
+    assert SlidingWindowInferer(8)(image, lambda windows: windows.repeat(1, 2, 1, 1, 1)).isfinite().all()

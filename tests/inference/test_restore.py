@@ -290,3 +290,9 @@ def test_a_regions_probability_is_interpolated_not_its_mask():
     assert labels.dtype == torch.int16
     with pytest.raises(ConfigError, match="scores of 1 regions; expected 2"):
         restore_to_grid(probabilities, np.eye(4), grid, regions=[1, 2])
+
+
+@pytest.mark.parametrize("minimum", [-1.0, float("nan")])
+def test_a_smallest_volume_below_nothing_is_refused(minimum):
+    with pytest.raises(ConfigError, match=r"minimum_component_ml=.*expected 0"):
+        Restored("pred", minimum_component_ml=minimum)

@@ -11,7 +11,8 @@ from pipeline.inference import Runtime, SlidingWindowInferer
 from pipeline.inference.means import Means, in_batches_of, in_channels_last, torch_means
 from pipeline.inference.openvino_runtime import has_openvino, openvino
 from pipeline.inference.runtime import NAMES
-from pipeline.inference.runtime_choice import Choice, Limits, agreement, labels_of
+from pipeline.inference.runtime_agreement import agreement, labels_of
+from pipeline.inference.runtime_choice import Choice, Limits
 from pipeline.inference.runtime_memory import RuntimeMemory, Trial, network_key
 from pipeline.networks import UNet
 
@@ -56,10 +57,10 @@ def pretend(name, change=lambda logits: logits, **kwargs):
     return Means(name, lambda network, window, folder: Pretended(name, network, change), **kwargs)
 
 
-def clocked(cache, seconds, net=None, windows=2):
+def clocked(cache, seconds, net=None, windows=2, limits=LIMITS):
     net = net or network()
     memory = RuntimeMemory(str(cache), net, image(8, 8, 8), CPU)
-    return Clocked(net, image(8, 8, 8).expand(windows, -1, -1, -1, -1), 1, CPU, memory, LIMITS, seconds=seconds)
+    return Clocked(net, image(8, 8, 8).expand(windows, -1, -1, -1, -1), 1, CPU, memory, limits, seconds=seconds)
 
 
 def named(*means):
@@ -190,6 +191,107 @@ def test_the_folder_is_its_owners_alone_and_holds_a_bounded_number_of_networks(t
     assert not RuntimeMemory(None, nn.Conv3d(2, 3, 1), image(8, 8, 8), CPU).kept
 
 
+def test_findings_of_another_process_are_judged_by_the_limits_of_this_one(tmp_path):
+    def nearly(logits):
+        other = logits.clone()
+        other[..., 0] = logits.flip(1)[..., 0]  # in an eighth of the voxels
+        return other
+
+    means, seconds = named(pretend("nearly", nearly)), {"float32": 1.0, "nearly": 0.5}
+    timings = []
+    for limits, expected in ((Limits(0.5, 0.5), "nearly"), (LIMITS, "float32"), (Limits(0.5, 0.5), "nearly")):
+        choice = clocked(tmp_path, seconds, limits=limits)
+        assert choice.fastest(means, 1000) == expected
+        assert bool(choice.trials["nearly"].refused) == (expected == "float32")
+        timings.append(choice.timings)
+    assert timings[1:] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "trials",
+    [
+        {"float32": {"seconds": None}},
+        {"float32": {"seconds": "1"}},
+        {"float32": {"seconds": float("nan")}},
+        {"float32": {"seconds": 1.0, "refused": "slow"}},
+        {"float32": {"seconds": 1.0, "agreement": 2}},
+        {"other": {"seconds": 0.1}},
+        {},
+        [],
+    ],
+)
+def test_findings_that_no_probe_makes_are_found_again_and_said(tmp_path, caplog, trials):
+    memory = RuntimeMemory(str(tmp_path), network(), image(8, 8, 8), CPU)
+    assert memory.trials() == {}
+    assert not caplog.records
+    (memory.folder / "trials.json").write_text(json.dumps({"trials": trials, "digests": {}}))
+    choice = clocked(tmp_path, {"float32": 1.0, "safe": 0.5})
+    assert "trials.json is damaged" in caplog.text
+    assert choice.fastest(named(pretend("safe")), 1000) == "safe"
+    assert set(memory.trials()) == {"float32", "safe"}
+
+
+class Lesions(nn.Module):
+    """Two classes: a voxel above 1 is a lesion."""
+
+    def forward(self, x):
+        return torch.cat([torch.ones_like(x), x], 1)
+
+
+def of_these(monkeypatch, *means, seconds):
+    """A runtime that knows only these means, by a clock of its own."""
+    monkeypatch.setattr("pipeline.inference.runtime.torch_means", lambda device: list(named(*means).values()))
+    monkeypatch.setattr("pipeline.inference.runtime.openvino_means", list)
+    monkeypatch.setattr("pipeline.inference.runtime.Choice", lambda *args: Clocked(*args, seconds=seconds))
+
+
+def test_what_rounds_waits_for_foreground_on_which_it_can_be_compared(tmp_path, monkeypatch):
+    def blind(logits):
+        return torch.stack([torch.ones_like(logits[:, 0]), torch.zeros_like(logits[:, 0])], 1)
+
+    seconds = {"float32": 1.0, "float32+other": 0.8, "rounds": 0.5, "blind": 0.1}
+    of_these(monkeypatch, pretend("float32+other"), pretend("rounds"), pretend("blind", blind), seconds=seconds)
+    healthy = torch.rand(1, 1, 16, 8, 8, generator=torch.Generator().manual_seed(1))
+    ill = healthy.clone()
+    ill[..., 12:14, 3:6, 3:6] += 1
+
+    def run(runtime, net, *images):
+        taken = []
+        for x in images:
+            assert torch.equal(SlidingWindowInferer(8, runtime=runtime)(x, net).argmax(1), (x[:, 0] > 1).long())
+            taken.append(runtime.record["runtime"])
+        return taken
+
+    net = Lesions().eval()
+    runtime = Runtime(work=range(50), cache_dir=str(tmp_path))
+    assert run(runtime, net, healthy) == ["float32+other"]
+    assert runtime.record["foreground_agreement"] is None
+    assert runtime.record["not_tried"].keys() == {"rounds", "blind"}
+    again = Runtime(work=range(50), cache_dir=str(tmp_path))  # the next process has not seen any, either
+    assert run(again, net, healthy, healthy, ill, ill, healthy) == [*["float32+other"] * 3, *["rounds"] * 2]
+    assert again.record["trials"]["blind"]["foreground"] == 0
+    assert run(Runtime(work=range(50), cache_dir=str(tmp_path)), net, healthy) == ["rounds"]  # known from now on
+    uncached = Runtime(work=range(50), cache_dir=None)
+    assert run(uncached, net, healthy, ill, ill) == ["float32+other", "float32+other", "rounds"]
+
+
+def test_where_a_chosen_means_overflows_float32_answers_and_it_is_said(monkeypatch, caplog):
+    def overflows(logits):
+        return logits.where(logits < 100, float("inf"))
+
+    of_these(monkeypatch, pretend("rounds", overflows), seconds={"float32": 1.0, "rounds": 0.5})
+    runtime, net = Runtime(work=range(50), cache_dir=None), Lesions().eval()
+    x = torch.randn(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(1)) + 1
+    inferer = SlidingWindowInferer(8, runtime=runtime)
+    inferer(x, net)
+    assert runtime.record["runtime"] == "rounds"
+    assert "float32_instead" not in runtime.record
+    for times in (1, 2):
+        assert torch.equal(inferer(x * 1000, net), net(x * 1000))
+        assert runtime.record["float32_instead"] == times
+    assert caplog.text.count("gives logits that are not finite") == 1
+
+
 def test_agreement_by_hand():
     reference = labels_of(torch.tensor([[[1.0, 1, 0, 0, 0], [0, 0, 1, 1, 1]]]))
     labels = labels_of(torch.tensor([[[1.0, 0, 0, 0, 1], [0, 1, 1, 1, 0]]]))
@@ -197,7 +299,7 @@ def test_agreement_by_hand():
     assert agreement([labels], [reference]) == (3 / 5, 2 * 2 / 6)
     assert agreement([reference] * 2, [reference] * 2) == (1, 1)
     nothing = torch.zeros(1, 4)
-    assert agreement([nothing], [nothing]) == (1, 1)
+    assert agreement([nothing], [nothing]) == (1, None)
     assert labels_of(torch.tensor([[[-1.0, 2]]])).tolist() == [[0, 1]]
     assert agreement([labels_of(torch.tensor([[[1.0, float("inf")], [0, 0]]]))], [reference]) == (0, 0)
 
