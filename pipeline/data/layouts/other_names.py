@@ -99,11 +99,15 @@ def add_overlooked(listing: Listing, files: Sequence[File]) -> None:
         labels = {file: found for file in others if (found := role(file.stem, ())) and found.kind == "label"}
         case_id = "_".join(folders)
         if folders in ids:
-            for label, found in labels.items():
-                own_images = [file for file in images if found.prefix.lower() in _starts(file)]
-                if own_images:
-                    images = [file for file in images if file not in own_images]
-                    listing.entries.append(_incomplete(found.prefix, own_images, [label], listing))
+            by_start: dict[str, list[File]] = defaultdict(list)
+            for file in images:
+                for start in _starts(file):
+                    by_start[start].append(file)
+            named = {file: found.prefix for file, found in labels.items() if found.prefix.lower() in by_start}
+            for label, prefix in named.items():
+                listing.entries.append(_incomplete(prefix, by_start[prefix.lower()], [label], listing))
+            mentioned = {file for prefix in named.values() for file in by_start[prefix.lower()]}
+            images = [file for file in images if file not in mentioned]
         elif images and len(folders) in depths and (labels or any(folders[-1].lower() in _starts(f) for f in images)):
             listing.entries.append(_incomplete(case_id, images, list(labels), listing))
             continue
