@@ -56,8 +56,12 @@ def check(
 
 
 def _renamed(cases: Sequence[Case], pseudonyms: Pseudonyms) -> tuple[Case, ...]:
-    entries = pseudonyms.applied([Entry(case.case_id, {}, patient=case.patient) for case in cases])
-    return tuple(replace(case, case_id=entry.case_id) for case, entry in zip(cases, entries, strict=True))
+    entries = pseudonyms.applied(
+        [Entry(case.case_id, {}, patient=case.patient, problem=case.problem) for case in cases]
+    )
+    return tuple(
+        replace(case, case_id=entry.case_id, problem=entry.problem) for case, entry in zip(cases, entries, strict=True)
+    )
 
 
 def _described(data: str | Path, layout: str | None) -> DatasetDescription:

@@ -51,7 +51,7 @@ def show(check: Check, every: bool = False, console: Console | None = None) -> N
     words = f"{counts['warning']} with warnings, {counts['repaired']} repaired, {counts['refused']} refused"
     on_many = sum(finding.severity == "warning" for finding in check.shared)
     more = f"; {on_many} warning{'s' if on_many > 1 else ''} on many cases at once or on the dataset" if on_many else ""
-    console.print(f"{len(lines)} cases: {counts['clean']} clean, {words}{more}")
+    console.print(f"{len(lines)} case{'s' if len(lines) != 1 else ''}: {counts['clean']} clean, {words}{more}")
 
 
 def sentence(finding: Finding, folder: str, case_id: str | None = None) -> str:
@@ -64,8 +64,7 @@ def sentence(finding: Finding, folder: str, case_id: str | None = None) -> str:
 
 
 def _row(line: CaseLine) -> tuple[str, ...]:
-    worst = line.findings[0].severity if line.findings else "info"
-    verdict = "[green]clean[/green]" if worst == "info" else _mark(worst)
+    verdict = "[green]clean[/green]" if line.verdict == "info" else _mark(line.verdict)
     return escape(line.case_id), escape(line.image), escape(line.label), verdict
 
 

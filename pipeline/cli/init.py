@@ -71,7 +71,8 @@ def command(
     with keeps("nothing is written; what was read of the cases is kept, the same command goes on from there"):
         description, reference = create.describe(dataset, names, layout)
         why = f" ({reference})" if reference else ""
-        typer.echo(f"{len(description.cases)} cases; channels {', '.join(description.channel_names)}{why}")
+        number = len(description.cases)
+        typer.echo(f"{number} case{'s' if number != 1 else ''}; channels {', '.join(description.channel_names)}{why}")
         with counted("cases read") as count:
             fingerprint = fingerprint_dataset(description, jobs, count)
         for case in fingerprint.cases:

@@ -30,12 +30,14 @@ _MOST_CLASSES = 8
 
 @dataclass(frozen=True)
 class CaseLine:
-    """A case in a table: its id, its grid and its label in words, and what there is to say of it alone."""
+    """A case in a table: its id, its grid and its label in words, what there is to say of it alone, and its verdict:
+    the severity of the worst of that, or repaired, however many others were too; info where it is clean."""
 
     case_id: str
     image: str
     label: str
     findings: tuple[Finding, ...]
+    verdict: str = INFO
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,8 @@ class Check:
 
     @property
     def counts(self) -> dict[str, int]:
-        """``clean`` or a severity -> of how many cases that is the worst that is said beside them."""
-        worst = Counter(line.findings[0].severity if line.findings else INFO for line in self.lines())
+        """``clean`` or a severity -> of how many cases that is the verdict."""
+        worst = Counter(line.verdict for line in self.lines())
         return {"clean": worst[INFO]} | {severity: worst[severity] for severity in (WARNING, REPAIRED, REFUSED)}
 
     def lines(self) -> list[CaseLine]:
@@ -98,7 +100,10 @@ class Check:
             if case.label is not None and not ml:
                 label = "empty"
             image = str(case.grid).replace(" voxels of ", ", ") if case.grid is not None else ""
-            lines.append(CaseLine(case.case_id, image, label, self.of_case(case.case_id)))
+            findings = self.of_case(case.case_id)
+            severities = [finding.severity for finding in findings] + ([REPAIRED] if case.repairs else [])
+            verdict = min(severities, key=SEVERITIES.index, default=INFO)
+            lines.append(CaseLine(case.case_id, image, label, findings, verdict))
         return lines
 
 
@@ -173,12 +178,17 @@ def check_headers(
     reasons = [reason.replace("\n", "\n  ") for reason in said if reason is not None]
     if not reasons:
         return found
-    text = f"{len(reasons)} of {len(cases)} cases that can't be used:\n  " + "\n  ".join(reasons) + "\n"
+    text = (
+        f"{len(reasons)} of {len(cases)} case{'s' if len(cases) != 1 else ''} that can't be used:\n  "
+        + "\n  ".join(reasons)
+        + "\n"
+    )
     if on_refusal == "raise" or (on_refusal == "skip" and len(reasons) == len(cases)):
         raise DataError(
             text,
             expected="cases that load",
             fix="correct them or take them out of the dataset; `pipeline check DATASET` looks at every voxel of it",
         )
-    logger.warning("%s%d cases go on without them", text, len(cases) - len(reasons))
+    left = len(cases) - len(reasons)
+    logger.warning("%s%s on without them", text, "1 case goes" if left == 1 else f"{left} cases go")
     return found

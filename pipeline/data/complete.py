@@ -66,9 +66,13 @@ def complete_entries(
     if problems:
         raise _refusal(problems, entries, channels, root, require_label)
     if unlabelled:
-        logger.warning("%d cases have no label and are left out: %s", len(unlabelled), ", ".join(sorted(unlabelled)))
+        have = (
+            "1 case has no label and is" if len(unlabelled) == 1 else f"{len(unlabelled)} cases have no label and are"
+        )
+        logger.warning("%s left out: %s", have, ", ".join(sorted(unlabelled)))
     if unclear:
-        logger.warning("%d cases have several files for the label: none is taken, such as %s", len(unclear), unclear[0])
+        have = "1 case has" if len(unclear) == 1 else f"{len(unclear)} cases have"
+        logger.warning("%s several files for the label: none is taken, such as %s", have, unclear[0])
     return kept
 
 
@@ -81,13 +85,17 @@ def _refusal(
     elif require_label and not any(entry.labels for entry in entries):
         nowhere.append(f"{', '.join(LABEL_NAMES[:-1])} or {LABEL_NAMES[-1]}")
     return DataError(
-        f"{len(problems)} problem(s) in {len(entries)} cases:\n  {_listed(sorted(problems))}\n",
+        f"{len(problems)} problem(s) in {_cases(len(entries))}:\n  {_listed(sorted(problems))}\n",
         file=root,
         expected=f"per case one file for {', '.join(channels)}" + (" and one label" if require_label else ""),
         fix=f"no file ends in {', nor in '.join(nowhere)}: are these the data for this bundle?"
         if nowhere
         else "add what is missing, or move these cases out of the dataset",
     )
+
+
+def _cases(number: int) -> str:
+    return "1 case" if number == 1 else f"{number} cases"
 
 
 def _listed(problems: Sequence[str]) -> str:
@@ -97,7 +105,7 @@ def _listed(problems: Sequence[str]) -> str:
 
 def problem_text(problems: Sequence[str]) -> str:
     """Entries of a list or a dataset.json that name what does not exist, all of them."""
-    return f"{len(problems)} wrong entries:\n  " + "\n  ".join(problems)
+    return f"{len(problems)} wrong {'entry' if len(problems) == 1 else 'entries'}:\n  " + "\n  ".join(problems)
 
 
 def refuse_odd_ids(entries: Sequence[Entry], root: Path) -> None:

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data.layouts import Entry
+from pipeline.data.layouts.folder import FOUND
 from pipeline.data.layouts.table import read_table
 from pipeline.data.splits import patient_of
 from pipeline.errors import DataError, PipelineError
@@ -103,6 +104,7 @@ class Pseudonyms:
                 case_id=self.names[entry.case_id],
                 folder=Path(),
                 patient=patients[entry.patient or patient_of(entry.case_id)],
+                problem=entry.problem and entry.problem.partition(FOUND)[0],
             )
             for entry in entries
         ]

@@ -94,7 +94,7 @@ def summary_lines(check: Check) -> list[tuple[str, str]]:
     unit = "ml" if len(numbers["shape"].get("median", ())) == 3 else "pixels"
     for name, one in numbers["labels"].items():
         size = f": {_range(one, '', '.3g')} {unit}" if one["cases"] else ""
-        lines.append((f"label {name}", f"in {one['cases']} cases{size}"))
+        lines.append((f"label {name}", f"in {one['cases']} case{'s' if one['cases'] != 1 else ''}{size}"))
     if numbers["empty_labels"]:
         lines.append(("empty labels", str(numbers["empty_labels"])))
     return lines

@@ -141,9 +141,13 @@ def _written(result: CohortResult, output_dir: Path, history: History) -> Cohort
 def _make(output_dir: Path) -> None:
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise DataError(
+            "a file where a folder of this path should be", file=output_dir, fix="choose another output folder"
+        ) from error
     except OSError as error:
         raise DataError(
-            f"{(error.strerror or str(error)).lower()} on making the output folder",
+            f"an output folder that can't be made ({(error.strerror or str(error)).lower()})",
             file=output_dir,
             fix="choose another",
         ) from error

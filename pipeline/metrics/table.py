@@ -123,7 +123,6 @@ def _without_absent(line: ClassSummary) -> str:
     having = line.cases - line.absent - line.false_alarms
     if not having:
         return f"{line.class_name}: no case has it; its Dice is 1 where none is shown, 0 where one is"
+    cases = "1 case that has" if having == 1 else f"{having} cases that have"
     dice = (line.measures["dice"].mean * line.cases - line.absent) / having
-    return (
-        f"{line.class_name}: Dice {dice:.3f} on the {having} cases that have it; {line.absent} neither have nor show it"
-    )
+    return f"{line.class_name}: Dice {dice:.3f} on the {cases} it; {line.absent} neither have nor show it"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data.check import CaseLine, Check
-from pipeline.data.findings import SEVERITIES, Finding
+from pipeline.data.findings import INFO, SEVERITIES, Finding
 from pipeline.data.fingerprint import CaseFingerprint
 from pipeline.data.stack_rules import StackRules
 from pipeline.data.summary import summary_lines
@@ -70,7 +70,7 @@ def check_page(check: Check, path: str | PathLike[str], progress: Callable[[int,
 
 def _page(check: Check, lines: Sequence[CaseLine], drawn: Sequence[str]) -> str:
     name = escape(Path(check.fingerprint.dataset_dir).name)
-    counts = check.counts
+    counts, cases = check.counts, f"{len(lines)} case{'s' if len(lines) != 1 else ''}"
     numbers = "".join(
         f'<tr><th scope="row">{escape(what)}</th><td>{escape(how)}</td></tr>' for what, how in summary_lines(check)
     )
@@ -88,7 +88,7 @@ def _page(check: Check, lines: Sequence[CaseLine], drawn: Sequence[str]) -> str:
 <body>
 <main>
 <h1>Data check: {name}</h1>
-<p>{len(lines)} cases: {counts["clean"]} clean, {counts["warning"]} with warnings, {counts["repaired"]} repaired,
+<p>{cases}: {counts["clean"]} clean, {counts["warning"]} with warnings, {counts["repaired"]} repaired,
 {counts["refused"]} refused.</p>
 <section><h2>The dataset</h2><table>{numbers}</table></section>
 {f"<section><h2>What concerns many cases</h2><ul>{shared}</ul></section>" if shared else ""}
@@ -106,7 +106,8 @@ def _page(check: Check, lines: Sequence[CaseLine], drawn: Sequence[str]) -> str:
 
 
 def _row(line: CaseLine) -> str:
-    said = "<br>".join(_sentence(finding) for finding in line.findings) or '<span class="mark clean">clean</span>'
+    verdict = "clean" if line.verdict == INFO else line.verdict
+    said = "<br>".join(map(_sentence, line.findings)) or f'<span class="mark {verdict}">{verdict}</span>'
     cells = "".join(f"<td>{text}</td>" for text in (escape(line.image), escape(line.label), said))
     return f'<tr><th scope="row">{escape(line.case_id)}</th>{cells}</tr>'
 

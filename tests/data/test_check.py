@@ -235,7 +235,8 @@ def test_what_all_cases_share_is_said_once(dataset):
     assert finding.found == "t1: units not stated: taken as millimetres"
     assert found.shared == (finding,)
     assert found.of_case("sub-00") == ()
-    assert found.counts == {"clean": CASES, "warning": 0, "repaired": 0, "refused": 0}
+    assert found.counts == {"clean": 0, "warning": 0, "repaired": CASES, "refused": 0}
+    assert {line.verdict for line in found.lines()} == {"repaired"}
 
 
 def test_ids_that_a_bundle_does_not_know_are_refused_by_its_rules(dataset):

@@ -261,7 +261,7 @@ def test_a_list_with_any_paths(tmp_path, caplog):
     with pytest.raises(DataError, match="ids that several cases share:\n  a: "):
         find_cases(table, ["cbf"], require_label=False)
     table.write_text("case,cbf\na,../x/1.nii.gz\nb,gone.nii.gz\n")
-    with pytest.raises(DataError, match=r"1 wrong entries:\n.*gone\.nii\.gz: no such file"):
+    with pytest.raises(DataError, match=r"1 wrong entry:\n.*gone\.nii\.gz: no such file"):
         find_cases(table, ["cbf"], require_label=False)
     assert len(data_list(table, ["cbf"])) == 2  # refused by its name when it is loaded; the other goes on
     assert "gone.nii.gz: no such file" in caplog.text

@@ -61,7 +61,7 @@ def test_cases_without_the_class_are_told_from_those_with_it():
     nothing = np.zeros(SHAPE, dtype=int)
     rows = [*rows_of("a", lesion(1), lesion()), *rows_of("b", nothing, nothing), *rows_of("c", lesion(), nothing)]
     last = format_table(summarise(rows)).splitlines()[-1]
-    assert last == "lesion: Dice 0.667 on the 1 cases that have it; 1 neither have nor show it"
+    assert last == "lesion: Dice 0.667 on the 1 case that has it; 1 neither have nor show it"
     only_absent = format_table(summarise(rows_of("b", nothing, nothing))).splitlines()[-1]
     assert only_absent == "lesion: no case has it; its Dice is 1 where none is shown, 0 where one is"
 

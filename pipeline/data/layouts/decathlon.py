@@ -55,7 +55,8 @@ def channels_of(content: Mapping[str, Any], channels: Sequence[str] | None, file
     Raises:
         DataError: others asked for, none named, or two of one name.
     """
-    named = content.get("channel_names") or content.get("modality") or {}
+    key = "channel_names" if content.get("channel_names") or "modality" not in content else "modality"
+    named = content.get(key) or {}
     if isinstance(named, dict):
         numbers = sorted(
             named, key=lambda key: (not str(key).isdecimal(), int(key) if str(key).isdecimal() else 0, key)
@@ -67,14 +68,14 @@ def channels_of(content: Mapping[str, Any], channels: Sequence[str] | None, file
             f"a dataset with the channels {', '.join(own) or '(none named)'}",
             file=file,
             expected="a name of its own for each",
-            fix='correct "modality" or "channel_names"',
+            fix=f'correct "{key}"',
         )
     if channels is not None and not set(channels) <= set(own):
         raise DataError(
             f"a dataset with the channels {', '.join(own) or '(none named)'}",
             file=file,
             expected=f"{', '.join(channels)}, which this bundle reads",
-            fix='correct "modality" in dataset.json if it is only named otherwise',
+            fix=f'correct "{key}" in dataset.json if it is only named otherwise',
         )
     return own, list(channels or own)
 

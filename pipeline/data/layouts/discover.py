@@ -30,6 +30,21 @@ def channel_names(files: Sequence[File]) -> tuple[tuple[str, ...], list[str]]:
     for file in files:
         by_folder[file.folders].append(file.stem)
     found = _per_folder(by_folder) or _per_beginning(by_folder) or _single_case(by_folder)
+    return _ordered(found)
+
+
+def shared_names(files: Sequence[File]) -> set[str]:
+    """The channels that the names of several cases share, or the modalities of a single one: where whoever asks has a
+    name for what has none, a folder of images is no case of as many channels."""
+    by_folder: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for file in files:
+        by_folder[file.folders].append(file.stem)
+    several = _per_folder(by_folder) if len([folder for folder in by_folder if folder]) > 1 else set()
+    names, _ = _ordered(several or _per_beginning(by_folder) or _single_case(by_folder))
+    return set(names) - {UNNAMED}
+
+
+def _ordered(found: set[str]) -> tuple[tuple[str, ...], list[str]]:
     named = sorted({_plain(name) for name in found if not is_label(name)})
     named = [name for name in named if not _is_numbers(name)]
     series = [name for name in named if name in SERIES]

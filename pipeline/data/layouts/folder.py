@@ -16,6 +16,9 @@ logger = logging.getLogger(__name__)
 SUFFIXES = {3: (".nii.gz", ".nii"), 2: (".png", ".tiff", ".tif")}
 """Of the files of volumes and of sections, by spatial dimensions; the longest first where one ends in another."""
 
+FOUND = "; found "
+"""In the problem of a case, before the names of its files: under a pseudonym they are left out."""
+
 
 @dataclass(frozen=True)
 class File:
@@ -37,7 +40,8 @@ class Entry:
         folder: below the dataset: results keep it.
         patient: where the layout knows it; None leaves it to the id's text (`pipeline.data.patient_of`).
         test: of a part that has no labels by design: no case is missing where labels are needed.
-        problem: why nothing of the case can be used, whatever files it names; without its paths.
+        problem: why nothing of the case can be used, whatever files it names; without its paths, but for the names
+            of files behind `FOUND`.
     """
 
     case_id: str

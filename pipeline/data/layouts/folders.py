@@ -13,6 +13,7 @@ from pathlib import Path
 from pipeline.data.layouts.discover import channel_names, only_labels
 from pipeline.data.layouts.folder import Entry, File, Folder, Listing
 from pipeline.data.layouts.names import IMAGE_WORDS, LABEL_NAMES, MASK_WORDS, Role, before, is_label, role, without
+from pipeline.data.layouts.other_names import add_overlooked, refuse_named_otherwise
 from pipeline.errors import DataError
 
 
@@ -40,6 +41,8 @@ def listing(folder: Folder, channels: Sequence[str] | None) -> Listing:
                 fix="add the images; or name the channel, if these are images",
             )
         channels, notes = channel_names(folder.files)
+    elif len(channels) == 1 and not any(_is_channel(file, channels) for file in folder.files):
+        refuse_named_otherwise(folder.files, channels[0], folder.root)
     entries = entries_of(folder.files, channels, folder.root.resolve().name)
     label_names = {label.name for entry in entries for label in entry.labels}
     masks = [name for name in label_names if (stem := folder.stem(name)) and without(stem, MASK_WORDS) is not None]
@@ -49,7 +52,15 @@ def listing(folder: Folder, channels: Sequence[str] | None) -> Listing:
         notes.append(
             f"{others[0].path.name} may be the brain's mask: no label unless it is named so, such as lesion_mask"
         )
-    return Listing(tuple(channels), entries, notes=notes)
+    found = Listing(tuple(channels), entries, notes=notes)
+    if any(_is_channel(file, channels) for file in folder.files):  # else every file is taken
+        add_overlooked(found, folder.files)
+    return found
+
+
+def _is_channel(file: File, channels: Sequence[str]) -> bool:
+    found = role(file.stem, channels)
+    return found is not None and found.kind == "image"
 
 
 def entries_of(files: Sequence[File], channels: Sequence[str], own_name: str) -> list[Entry]:
@@ -58,8 +69,7 @@ def entries_of(files: Sequence[File], channels: Sequence[str], own_name: str) ->
     for file in files:
         if (found := role(file.stem, channels)) is not None:
             folders[file.folders][found.prefix].append((found, file.path))
-    named = any(found.kind == "image" for groups in folders.values() for group in groups.values() for found, _ in group)
-    if len(channels) == 1 and not named:
+    if len(channels) == 1 and not any(_is_channel(file, channels) for file in files):
         return _unnamed(files, channels[0])
     entries = []
     for folder, groups in folders.items():

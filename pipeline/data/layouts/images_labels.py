@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.data.layouts.discover import channel_names
-from pipeline.data.layouts.folder import Entry, Folder, Listing
+from pipeline.data.layouts.folder import Entry, File, Folder, Listing
+from pipeline.data.layouts.names import before
+from pipeline.data.layouts.other_names import refuse_named_otherwise
 from pipeline.errors import DataError
 
 PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"))
@@ -47,6 +49,9 @@ def listing(folder: Folder, channels: Sequence[str] | None) -> Listing:
     notes: list[str] = []
     if channels is None:
         channels, notes = channel_names(files)
+    elif len(channels) == 1 and not any(before(file.stem, channels[0]) is not None for file in files):
+        beside = [File(path, folders, f"{stem}_label") for (folders, stem), path in labels.items()]
+        refuse_named_otherwise([*files, *beside], channels[0], folder.root)
     found: dict[tuple[tuple[str, ...], str], dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for file in files:
         stem = file.stem

@@ -27,6 +27,7 @@ FILES = ("cases.csv", "cases.tsv", "cases.json")
 SUFFIXES = (".csv", ".tsv", ".json")
 CASE_NAMES = ("case", "case_id", "id")
 PATIENT_NAMES = ("patient", "patient_id", "subject")
+LABEL_COLUMNS = (*LABEL_NAMES, "reference")
 
 
 def why(folder: Folder) -> str | None:
@@ -49,16 +50,20 @@ def listing_of(file: Path, channels: Sequence[str] | None) -> Listing:
     rows, content = _json_rows(file) if file.suffix.lower() == ".json" else (read_table(file), {})
     names = list(dict.fromkeys(name for row in rows for name in row))
     case_name = next((name for name in CASE_NAMES if name in names), None)
-    own = [name for name in names if name not in (*CASE_NAMES, *PATIENT_NAMES, *LABEL_NAMES)]
+    own = [name for name in names if name not in (*CASE_NAMES, *PATIENT_NAMES, *LABEL_COLUMNS)]
+    columns = own
     own = [str(name).lower() for name in content.get("channels") or own]
-    notes = []
+    notes, said = [], []
     if channels is None and not content.get("channels"):
         files = [name for name in own if any(_is_image(file, row.get(name, "")) for row in rows)]
         others = [name for name in own if name not in files]
         if files and others:
             notes = [f"{', '.join(others)}: no file in this column, so it is no channel"]
-            own = files
+            own, said = files, others
     wanted = list(own if channels is None else channels)
+    unread = [name for name in columns if name not in (*wanted, *said)]
+    if unread:
+        notes.append(f"not read: the column{'s' if len(unread) > 1 else ''} {', '.join(unread)}")
     lacking = [name for name in wanted if name not in names]
     if case_name is None or lacking or not wanted:
         raise DataError(
@@ -75,7 +80,7 @@ def listing_of(file: Path, channels: Sequence[str] | None) -> Listing:
             entries.append(Entry(f"entry-{number}", {}, problem=f"entry {number} of the list has no {case_name}"))
             continue
         image = {name: [file.parent / row[name]] for name in wanted if row.get(name)}
-        labels = [file.parent / row[name] for name in LABEL_NAMES if row.get(name)][:1]
+        labels = [file.parent / row[name] for name in LABEL_COLUMNS if row.get(name)][:1]
         problems += [
             f"{path}: no such file" for path in (*(p for (p,) in image.values()), *labels) if not os.path.isfile(path)
         ]
