@@ -99,6 +99,7 @@ def compare_rows(
         raise DataError(
             f"results of the classes {', '.join(classes[0])} and of {', '.join(classes[1])}",
             expected="the same classes in both",
+            fix="measure label maps with the classes of the run: pipeline measure PREDICTIONS REFERENCES --bundle RUN",
         )
     shared = sorted(set(ids[0]) & set(ids[1]))
     if not shared:
