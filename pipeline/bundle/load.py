@@ -130,6 +130,10 @@ class Segmenter:
                 f"{type(image).__name__} as image",
                 expected="a path, channel -> path, or arrays with the grid on which they lie: segment(array, grid)",
             )
+        from pipeline.io import section_of
+
+        if not section_of(image)[0].exists():
+            raise DataError("no such file or folder", file=image, expected="one case", fix="check the path")
         if not Path(image).is_dir():
             if len(self.channels) > 1:
                 names = ", ".join(f'"{name}": path' for name in self.channels)

@@ -7,6 +7,7 @@ weights. So ``pipeline predict RUN ...`` works, and so does plain MONAI on ``RUN
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shlex
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.bundle.build import resolve
+from pipeline.bundle.compiling import compile_ahead
 from pipeline.bundle.data_rules import data_rules
 from pipeline.bundle.find import find_bundle
 from pipeline.bundle.inference import Inference, parsed, run_section
@@ -28,12 +30,14 @@ from pipeline.data.fingerprint import CaseFingerprint
 from pipeline.data.provenance import environment
 from pipeline.data.trained_on import TrainedOn
 from pipeline.errors import ConfigError
+from pipeline.io.destination import require_folder
 
 if TYPE_CHECKING:
     from pipeline.engines.cohort import CohortResult
 
 logger = logging.getLogger("pipeline.bundle")
 
+_FEW_STEPS = 20
 DEFAULT_BUDGET_S = {"cpu": 30 * 60.0, "cuda": 60 * 60.0}
 
 
@@ -71,8 +75,8 @@ def train(
         bundle: a bundle's folder or the name of a shipped one.
         data: the dataset's folder (see :mod:`pipeline.data.cases` for the layouts).
         out: the run's folder; by default ``runs/<bundle>/<date-time>``.
-        budget_s: wall-clock seconds, from now to the last measure. With neither this nor a ``max_epochs=N`` override,
-            half an hour on a CPU and an hour on a GPU.
+        budget_s: wall-clock seconds, from now to the last measure, less what is compiled once per machine. With neither
+            this nor a ``max_epochs=N`` override, half an hour on a CPU and an hour on a GPU.
         resume: a run's folder to go on from; its own configs are used.
         overrides: ``KEY=VALUE`` strings.
     """
@@ -99,6 +103,7 @@ def train(
     config = resolve(folder, "train", overrides=overrides)
     if resume is not None:
         _refuse_another_bundle(bundle, folder, config)
+    require_folder(resume or out or "runs")
     # a wrong path, and what headers show, is refused before anything is written
     found = _refuse_early(config, data, config["on_refusal"])
     if resume is not None:
@@ -117,7 +122,8 @@ def train(
     config |= {"budget_s": None if by_epochs else budget_s, "dataset_dir": str(Path(data).resolve())}
     lasting = dict(config)
     settle(config, run_dir, data)
-    config["started_at"] = started
+    begins = started + compile_ahead()
+    config["started_at"] = begins
     parser = parsed(config, folder / "configs" / "metadata.json")
     run_section(parser, "initialize")
     trainer = parser.get_parsed_content("train#trainer")
@@ -133,10 +139,12 @@ def train(
         again = shlex.join(["pipeline", "train", str(bundle), "--data", str(data), "--resume", str(run_dir)])
         raise KeyboardInterrupt(f"all is kept in {run_dir}; to go on: {again}") from None
     if trainer.state.iteration == 0:
+        prepared_s = time.time() - begins
         raise ConfigError(
-            f"a budget of {budget_s} s, spent before the first step ({time.time() - started:.0f} s to prepare)",
-            fix="give a longer --budget",
+            f"a budget of {budget_s:.0f} s, spent before the first step: preparing took {prepared_s:.0f} s",
+            fix=f"give --budget {math.ceil(3 * prepared_s / 60)}m or more, most of which is then left for training",
         )
+    _warn_of_few_steps(trainer.state)
     refused = [
         *parser.get_parsed_content("train#dataset").refused,
         *parser.get_parsed_content("validate#dataset").refused,
@@ -144,6 +152,21 @@ def train(
     metrics = dict(parser.get_parsed_content("validate#evaluator").state.metrics)
     logger.info("%d iterations, %d epochs", trainer.state.iteration, trainer.state.epoch)
     return RunSummary(run_dir, metrics, _table(parser), time.time() - started, [str(case) for case in refused])
+
+
+def _warn_of_few_steps(state: Any) -> None:
+    """A result of a handful of steps is not one of training: say so, and what a budget must allow for."""
+    if state.iteration >= _FEW_STEPS:
+        return
+    took = ""
+    if hasattr(state, "prepared_s"):  # a bundle from elsewhere may have another schedule
+        step_s = (state.elapsed_s - state.prepared_s) / max(1, state.iteration - state.steps_before)
+        took = (
+            f": preparing took {state.prepared_s:.0f} s, and each step about {step_s:.1f} s with its share of measuring"
+        )
+    logger.warning(
+        "only %d iterations, which is no training%s; give a longer --budget or more epochs", state.iteration, took
+    )
 
 
 def evaluate(
@@ -165,6 +188,7 @@ def evaluate(
     refuse_foreign_to_weights(overrides)
     folder = find_bundle(bundle)
     config = resolve(folder, "evaluate", overrides=overrides)
+    require_folder(out or "runs")
     _refuse_early(config, data, config["on_refusal"])
     out = Path(out) if out is not None else new_folder(f"{folder.name}-evaluation")
     settle(config, out, data)
@@ -211,6 +235,7 @@ def predict(
         values["probabilities_key"] = "probabilities"
     inference = Inference(bundle, weights=weights, overrides=overrides, values=values)
     config = inference.config
+    require_folder(output)
     unlike = _unlike_training(_refuse_early(config, input, "report", labelled=False), inference.weights())
     items = inference["dataset#data"]
     suffix = ".png" if config.get("spatial_dims", 3) == 2 else ".nii.gz"

@@ -46,9 +46,12 @@ def command(
     """
     from pipeline.bundle.check import check
     from pipeline.cli.check_table import show
+    from pipeline.io.destination import require_file
 
     kept = "the cases that were read are kept; the same command goes on from there"
     with own_faults_end_with(FAILED_INPUT):  # 1 says that cases were refused
+        for file in filter(None, (html, json_file)):
+            require_file(file)
         with keeps(kept), counted("cases") as count:
             found = check(dataset, bundle, layout=layout, pseudonyms=pseudonyms, jobs=jobs, progress=count)
         show(found, every)

@@ -40,10 +40,13 @@ def command(
     corrected for the number of comparisons. Cases that only one run has are named and not compared.
     """
     from pipeline.errors import ConfigError
+    from pipeline.io.destination import require_folder
     from pipeline.metrics import compare_rows, format_comparison, read_cases, write_comparison
 
     if len(runs) < 2:
         raise ConfigError("one run", expected="two or more to compare: pipeline compare RUN_A RUN_B")
+    if out is not None:
+        require_folder(out)
     rows = [read_cases(run) for run in runs]
     for number, (run, own) in enumerate(zip(runs[1:], rows[1:], strict=True), start=2):
         results = compare_rows(rows[0], own, *([measures] if measures else []))

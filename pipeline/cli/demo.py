@@ -65,7 +65,9 @@ def command(
 
     started, stamp, steps = time.perf_counter(), time.strftime("%Y%m%d-%H%M%S"), Steps(5)
     run_dir, predictions, picture = out / "runs" / stamp, out / "predictions" / stamp, out / "result.png"
-    resume = f"pipeline train {BUNDLE} --data {out}/phantom-seed{seed}/train --resume {run_dir}"
+    resume = words.typed(
+        "pipeline", "train", BUNDLE, "--data", out / f"phantom-seed{seed}" / "train", "--resume", run_dir
+    )
     with steps.step(f"Making brain-perfusion phantoms in {out}"), keeps("unfinished phantoms were removed"):
         data = phantoms(out, seed)
     with steps.step(f"Training {BUNDLE} for {budget}"), keeps(f"the phantoms and checkpoints are kept; {resume}"):
@@ -81,14 +83,14 @@ def command(
             demo_figure(drawn_cases(data / "test", found, comparison), picture)
     # make runs this command from an environment that the reader's shell has not entered.
     entered = os.name == "nt" or "VIRTUAL_ENV" in os.environ
-    enter = "" if entered else f"  . {os.path.relpath(sys.prefix)}/bin/activate\n"
+    enter = "" if entered else f"  . {words.typed(os.path.relpath(sys.prefix))}/bin/activate\n"
     typer.echo(
         f"""
 Done in {(time.perf_counter() - started) / 60:.1f} minutes. Look at the lesions:  {picture}
 
 Next:
-{enter}  tensorboard --logdir {run_dir}                       curves and overlays of this run
-  pipeline predict {run_dir} YOUR_SCANS lesions
+{enter}  {words.typed("tensorboard", "--logdir", run_dir)}                       curves and overlays of this run
+  {words.typed("pipeline", "predict", run_dir)} YOUR_SCANS lesions
   pipeline train {BUNDLE} --data YOUR_SCANS --budget 1h
 YOUR_SCANS: one folder per case with cbf, cbv and mtt maps (and a lesion map for training)."""
     )

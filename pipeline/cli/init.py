@@ -94,8 +94,9 @@ def command(
     if dry_run:
         typer.echo(f"Nothing is written (--dry-run). Without it, this is {bundle / 'configs' / 'bundle.yaml'}")
     else:
-        time = "" if budget is None else f" --budget {budget}"
-        typer.echo(f"Bundle: {bundle}\nNext:   pipeline train {bundle} --data {dataset}{time}")
+        time = () if budget is None else ("--budget", budget)
+        train = words.typed("pipeline", "train", bundle, "--data", dataset, *time)
+        typer.echo(f"Bundle: {bundle}\nNext:   {train}")
     if len(fingerprint.usable) < len(fingerprint.cases):
         raise typer.Exit(SOME_REFUSED)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 import sys
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -66,6 +70,11 @@ def _what_was_meant(error: Any) -> str:
     command = error.ctx.command if error.ctx else None
     if command is None:
         return ""
+    extra = re.search(r"unexpected extra argument(?:s|\(s\))? \((.+)\)", error.format_message())
+    if extra:
+        paths = (f"{value} {extra[1]}" for value in error.ctx.params.values() if isinstance(value, str | Path))
+        meant = next(filter(os.path.exists, paths), None)
+        return f". A path with spaces stands in quotes: {shlex.quote(meant)}" if meant else ""
     takes_keys = any(parameter.metavar == "KEY=VALUE" for parameter in command.params)
     if hasattr(error, "option_name") and takes_keys and not error.possibilities:
         from pipeline.bundle import nearest_keys

@@ -51,7 +51,10 @@ def command(
     A pair that can't be used does not stop the others; the exit status is then 3.
     """
     from pipeline.bundle.measure import measure
+    from pipeline.io.destination import require_folder
 
+    if out is not None:
+        require_folder(out)
     with keeps("nothing is written; to redo it: the same command again"), counted("pairs") as count:
         measured = measure(
             predictions,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import words
+from pipeline.errors import ConfigError
 
 EXAMPLES = """Examples:
 
@@ -17,6 +18,7 @@ pipeline preview stroke_perfusion_segmentation --data my_scans --case sub-07 --c
 
 pipeline preview my_bundle --data my_scans train#steps#noise#std=0.3 train#steps#gamma=null
 """
+FORMATS = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 
 
 def command(
@@ -38,10 +40,14 @@ def command(
     label's outline. Over deformed patches lies a grid; below them stands the smallest Jacobian determinant, by how much
     a place shrinks or grows: at 0 or below, the image would fold.
     """
+    if out.suffix.lower() not in FORMATS:
+        raise ConfigError(f"--out {out}", expected=f"a name that ends in {', '.join(FORMATS)}")
     changed = words.overrides(changes, layout, pseudonyms)
     from pipeline.bundle.preview import preview_case
+    from pipeline.io.destination import require_file
     from pipeline.report.augmentation import augmentation_figure
 
+    require_file(out)
     shown = preview_case(bundle, data, case=case, channel=channel, seed=seed, overrides=changed)
     name, index = shown.channel
     augmentation_figure(shown.preview, index, f"{shown.bundle}: {name} of case {shown.case_id}, augmented", out)

@@ -9,9 +9,11 @@ import typer
 
 from pipeline.cli import words
 
-EXAMPLES = """Example:
+EXAMPLES = """Examples:
 
-pipeline publish RUN bundles/stroke_perfusion_segmentation
+pipeline publish runs/my_bundle/2026-01-31_12-00-00 my_bundle
+
+pipeline publish runs/best bundles/stroke_perfusion_segmentation
 """
 
 

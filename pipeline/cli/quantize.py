@@ -15,7 +15,7 @@ pipeline quantize hippocampus_mri_segmentation --data hippocampus
 
 pipeline quantize runs/my_bundle/RUN --data my_scans --cases 50
 
-pip install 'monai-volume-pipeline[openvino]'  (what it needs)
+pip install 'monai-volume-pipeline\\[openvino]'  (what it needs)
 """
 
 

@@ -52,11 +52,13 @@ def command(
     budget_s = None if budget is None else words.seconds(budget)
     from pipeline.bundle import run
 
-    folder = resume or out or "RUN, the newest folder below runs/,"
-    with keeps(f"the checkpoints are kept; to go on: pipeline train {bundle} --data {data} --resume {folder}"):
+    folder = resume or out
+    again = words.typed("pipeline", "train", bundle, "--data", data, "--resume", folder or "RUN")
+    which = "" if folder else " (RUN: the newest folder below runs/)"
+    with keeps(f"the checkpoints are kept; to go on: {again}{which}"):
         summary = run.train(bundle, data, out=out, budget_s=budget_s, resume=resume, overrides=changed)
     typer.echo(summary.table)
     typer.echo(f"Run:   {summary.run_dir}  ({summary.seconds:.0f} s)")
-    typer.echo(f"Look:  tensorboard --logdir {summary.run_dir}")
+    typer.echo(f"Look:  tensorboard --logdir {words.typed(summary.run_dir)}")
     if summary.refused:
         raise typer.Exit(SOME_REFUSED)

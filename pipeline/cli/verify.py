@@ -7,9 +7,13 @@ import typer
 from pipeline.cli import words
 from pipeline.cli.outcome import FAILED
 
-EXAMPLES = """Example:
+EXAMPLES = """Examples:
 
-pipeline verify bundles/stroke_perfusion_segmentation
+pipeline verify stroke_perfusion_segmentation
+
+pipeline verify my_bundle
+
+pipeline verify runs/my_bundle/2026-01-31_12-00-00
 """
 
 

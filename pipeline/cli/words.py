@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -76,6 +77,15 @@ def seconds(text: str) -> float:
     return float(total)
 
 
+def typed(*words: str | Path) -> str:
+    """A command line to copy: a word with a space in it stands in quotes.
+
+    >>> typed("pipeline", "predict", "my run", "scans")
+    "pipeline predict 'my run' scans"
+    """
+    return shlex.join(map(str, words))
+
+
 def overrides(
     words: Sequence[str] | None, layout: str | None = None, pseudonyms: Path | None = None
 ) -> tuple[str, ...]:
@@ -91,9 +101,10 @@ def overrides(
     Raises:
         ConfigError: a word without ``=`` or without a key.
     """
+    expected = "KEY=VALUE, such as max_epochs=50; a path with spaces stands in quotes"
     for word in words or ():
         if not word.partition("=")[0] or "=" not in word:
-            raise ConfigError(f"the word '{word}'", expected="KEY=VALUE, such as max_epochs=50")
+            raise ConfigError(f"the word '{word}'", expected=expected)
     said = {"layout": layout, "pseudonyms": None if pseudonyms is None else str(pseudonyms)}
     quoted = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in said.items() if value is not None]
     return (*(words or ()), *quoted)

@@ -31,8 +31,9 @@ class Schedule:
         budget_s: seconds of wall-clock time, the closing validation included; ``None`` counts the trainer's epochs.
         started_at: ``time.time()`` from which the budget counts; ``None`` is now.
 
-    ``engine.state`` gains ``progress`` (0 to 1) and ``elapsed_s``. Whoever spends time that belongs to the end of the
-    run (validation) writes its seconds to ``engine.state.reserve_s``: training stops that much earlier.
+    ``engine.state`` gains ``progress`` (0 to 1), ``elapsed_s``, ``prepared_s``, which is the latter at the first step,
+    and ``steps_before``, the iterations before a resume. Whoever spends time that belongs to the end of the run
+    (validation) writes its seconds to ``engine.state.reserve_s``: training stops that much earlier.
     """
 
     def __init__(
@@ -70,9 +71,13 @@ class Schedule:
     def attach(self, engine: Engine) -> None:
         if self.budget_s is not None:
             engine.state.max_epochs = _NO_LIMIT
-        engine.add_event_handler(Events.STARTED, self._advance)
+        engine.add_event_handler(Events.STARTED, self._begin)
         engine.add_event_handler(Events.ITERATION_STARTED, self._set_rate)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._advance)
+
+    def _begin(self, engine: Engine) -> None:
+        self._advance(engine)
+        engine.state.prepared_s, engine.state.steps_before = engine.state.elapsed_s, engine.state.iteration
 
     def _advance(self, engine: Engine) -> None:
         """Note how far the run has come, and end it where that is all the way."""

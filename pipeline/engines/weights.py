@@ -40,7 +40,7 @@ def _loaded(network: torch.nn.Module, path: str | Path, device: torch.device) ->
             "no trained weights",
             file=path,
             expected="a state dict",
-            fix="train the bundle first (pipeline train), or name the file with --weights",
+            fix="train the bundle first (pipeline train), or name other weights (--weights FILE; in Python weights=)",
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -240,3 +240,9 @@ def is_kept() -> bool:
     """Whether compiled code lies on disk for this machine's kind (numba finds out for certain when it loads it)."""
     path = nearest.stats.cache_path
     return path is not None and any(Path(path).glob("compiled_loops.nearest-*.nbc"))
+
+
+def was_compiled() -> bool:
+    """Whether this process has compiled any of it, rather than found it on the disk."""
+    loops = (class_boxes, row_distances, count_surface, nearest, count_runs, components)
+    return any(function.stats.cache_misses for function in loops)

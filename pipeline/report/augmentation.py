@@ -39,7 +39,7 @@ def augmentation_figure(
     Args:
         channel: which one is drawn.
         title: what stands above.
-        path: file to write; its suffix says which format.
+        path: file to write; its suffix says which format, its folder is made.
         names: of the columns.
     """
     cut = _Cut(preview.before, preview.spacing_mm)
@@ -70,6 +70,7 @@ def augmentation_figure(
                 figure.text(middle, (height - 0.62) / height, heading, color=TEXT, fontsize=9, ha="center")
             words: dict[str, Any] = {"color": FAINT, "fontsize": 7, "ha": "center", "va": "top", "linespacing": 1.15}
             figure.text(middle, (top - panel_height - 0.03) / height, panel.words, **words)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, facecolor=BACKGROUND)
     return Path(path)
 

@@ -273,3 +273,8 @@ def is_kept() -> bool:
     """Whether compiled code lies on disk for this machine's kind (numba finds out for certain when it loads it)."""
     path = linear.stats.cache_path
     return path is not None and any(Path(path).glob("compiled_loop.linear-*.nbc"))
+
+
+def was_compiled() -> bool:
+    """Whether this process has compiled any of it, rather than found it on the disk."""
+    return any(function.stats.cache_misses for function in (linear, nearest, majority))

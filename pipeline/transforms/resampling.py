@@ -60,16 +60,35 @@ def _loaded() -> ModuleType | None:
     if not loop.is_kept():
         logger.info("Compiling the loop that resamples patches, once per machine; it takes about half a minute")
     for function in (loop.linear, loop.nearest, loop.majority):
-        dtype = torch.float32 if function is loop.linear else torch.uint8
-        _run(function, torch.zeros(1, 1, 1, 1, dtype=dtype), _POINT, _NOWHERE, (1, 1, 1))
+        _run_once(function, torch.float32 if function is loop.linear else torch.uint8)
     logger.info("Patches are resampled by the compiled loop, ready after %.1f s", time.perf_counter() - began)
     return loop
+
+
+def _run_once(function: Callable, dtype: torch.dtype) -> None:
+    """On one voxel: numba compiles it for the type, or loads what it has kept."""
+    _run(function, torch.zeros(1, 1, 1, 1, dtype=dtype), _POINT, _NOWHERE, (1, 1, 1))
 
 
 def compiled_loop() -> ModuleType | None:
     """The compiled loop, ready to run; None where numba is missing or does not run. The first call logs which it is."""
     with _lock:
         return _loaded()
+
+
+def compile_loop() -> float:
+    """Makes the compiled loop ready for what a training hands to it.
+
+    Returns:
+        The seconds that compiling took; 0 where its code was on the disk.
+    """
+    began = time.perf_counter()
+    loop = compiled_loop()
+    if loop is None:
+        return 0.0
+    for function in (loop.nearest, loop.majority):
+        _run_once(function, torch.int32)  # as prepared labels are
+    return time.perf_counter() - began if loop.was_compiled() else 0.0
 
 
 def resample(

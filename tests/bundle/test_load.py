@@ -114,7 +114,9 @@ def test_what_is_no_case_is_refused_with_the_form_it_should_have(segment, scans,
         segment(scans)
     with pytest.raises(ConfigError, match=r"segment\(array, grid\)"):
         segment(volumes["cbf"].array)
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match="nowhere: found no such file or folder"):
+        segment("nowhere")
+    with pytest.raises(DataError, match=r"no such file; expected"):
         segment(dict.fromkeys(CHANNELS, "nowhere.nii.gz"))
     with pytest.raises(ConfigError, match="arrays for 2 channels"):
         segment(np.zeros((2, 3, 3, 3)), Grid((3, 3, 3), np.eye(4)))

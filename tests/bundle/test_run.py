@@ -1,14 +1,17 @@
 """What a command decides before anything is trained or measured."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from pipeline.bundle import find_bundle
+from pipeline.bundle import find_bundle, run
 from pipeline.bundle.run import _choose_part, _refuse_to_overwrite, _unlike_training, train
 from pipeline.bundle.run_folder import _known_to
 from pipeline.data.fingerprint import CaseFingerprint
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError
 from pipeline.geometry import Grid
+from pipeline.io import write_volume
 
 
 def test_values_that_are_valid_together_alone_reach_every_config_of_the_run():
@@ -82,3 +85,48 @@ def test_a_scan_unlike_the_training_cases_is_said_to_be_so(caplog):
     assert "2 of 4 cases are unlike" in caplog.text
     assert "case head: unlike the training cases: a volume of 180x220x180 mm" in caplog.text
     assert _unlike_training(cases, [weights.with_name("elsewhere") / "model.pt"]) == {}
+
+
+class _Parsed(Exception):
+    """Raised where a config is parsed, with it: what comes before is under test."""
+
+
+@pytest.fixture
+def crops(tmp_path):
+    folder = tmp_path / "crops"
+    for case in "ab":
+        for name, dtype in (("mri", np.float32), ("label", np.uint8)):
+            write_volume(folder / case / f"{case}_{name}.nii.gz", np.ones((9, 9, 9), dtype), Grid((9, 9, 9), np.eye(4)))
+    return folder
+
+
+def test_a_budgets_clock_starts_when_what_is_compiled_once_is_ready(crops, tmp_path, monkeypatch):
+    def parsed(config, metadata):
+        raise _Parsed(config)
+
+    monkeypatch.setattr(run, "parsed", parsed)
+    started = []
+    for compiling_s in (0.0, 1000.0):
+        monkeypatch.setattr(run, "compile_ahead", lambda seconds=compiling_s: seconds)
+        with pytest.raises(_Parsed) as caught:
+            train("hippocampus_mri_segmentation", crops, out=tmp_path / "run", budget_s=40)
+        started.append(caught.value.args[0]["started_at"])
+    assert 1000 <= started[1] - started[0] < 2000
+
+
+def test_a_handful_of_steps_is_said_to_be_no_training(caplog):
+    state = SimpleNamespace(iteration=20, elapsed_s=100.0, prepared_s=70.0, steps_before=0)
+    run._warn_of_few_steps(state)
+    assert not caplog.records
+    state.iteration, state.steps_before = 10, 4
+    run._warn_of_few_steps(state)
+    assert "only 10 iterations, which is no training: preparing took 70 s, and each step about 5.0 s" in caplog.text
+
+
+@pytest.mark.parametrize("command", [train, run.evaluate])
+def test_a_place_that_takes_no_results_is_refused_before_the_dataset_is_looked_at(command, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="expected a folder for results"):
+        command("hippocampus_mri_segmentation", tmp_path / "nowhere", out=tmp_path / "file")
+    with pytest.raises(DataError, match="expected a folder for results"):
+        run.predict("hippocampus_mri_segmentation", tmp_path / "nowhere", tmp_path / "file")

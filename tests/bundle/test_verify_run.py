@@ -93,3 +93,21 @@ def test_what_can_not_be_checked(measured, tmp_path):
         with pytest.raises(BundleError, match=message):
             verify_run(run)
     assert CliRunner().invoke(app, ["verify-run", str(run)]).exit_code == 2
+
+
+def test_a_run_as_bundle_is_found_by_its_weights(measured, tmp_path):
+    run, _ = measured
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    trained = tmp_path / "runs" / "trained"
+    for folder in ("configs", "models"):
+        (trained / folder).mkdir(parents=True)
+    (trained / "configs" / "train.json").write_text("{}", encoding="utf-8")
+    weights = trained / "models" / "model.pt"
+    weights.write_bytes(b"weights")
+    record["weights"] = [{"file": str(weights), "digest": file_digest(weights)}]
+    digest = file_digest(trained / "configs" / "train.json")
+    record["bundle"] = {"name": "trained", "version": None, "configs": {"train.json": digest}}
+    (run / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    assert [remark for remark in verify_run(run).remarks if "bundle" in remark] == []
+    (trained / "configs" / "train.json").write_text("{ }", encoding="utf-8")
+    assert any("bundle trained has other configs now" in remark for remark in verify_run(run).remarks)

@@ -4,7 +4,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from typer.testing import CliRunner
 
+from pipeline.cli.main import app
 from pipeline.errors import BundleError
 
 
@@ -220,3 +222,27 @@ def test_phantom_refuses_numbers_out_of_range(pipeline, rooms, words):
 def test_options_of_the_dataset_stand_for_keys(pipeline, rooms, words):
     pipeline(*words, "--layout", "bids", "--pseudonyms", "my names: all.csv")
     assert rooms.calls[0][2]["overrides"] == ('layout="bids"', 'pseudonyms="my names: all.csv"')
+
+
+def test_what_is_printed_can_be_pasted(pipeline, rooms):
+    rooms.answers["train"].run_dir = Path("my runs/one")
+    assert "tensorboard --logdir 'my runs/one'" in pipeline("train", "b", "--data", "d").output
+    rooms.answers["train"] = KeyboardInterrupt()
+    shown = pipeline("train", "b", "--data", "my scans", "--out", "my run").stderr
+    assert "to go on: pipeline train b --data 'my scans' --resume 'my run'" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize(("out", "said"), [("p.xyz", "a name that ends in .png"), ("afile/p.png", "a folder for")])
+def test_a_picture_that_can_not_be_written_is_refused_before_the_work(pipeline, rooms, tmp_path, out, said):
+    (tmp_path / "afile").touch()
+    result = pipeline("preview", "b", "--data", "d", "--out", str(tmp_path / out))
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert rooms.calls == []
+
+
+@pytest.mark.parametrize("option", ["--html", "--json"])
+def test_a_page_that_can_not_be_written_is_refused_before_cases_are_read(option, tmp_path):
+    result = CliRunner().invoke(app, ["check", str(tmp_path / "nowhere"), option, str(tmp_path)])
+    assert result.exit_code == 2
+    assert "expected a file to write" in result.stderr

@@ -153,3 +153,15 @@ def test_a_name_that_the_terminal_can_not_show_ends_no_command(tmp_path):
     assert said.returncode in (0, 1), said.stderr
     assert b"Traceback" not in said.stderr
     assert rb"a\udcff" in said.stdout
+
+
+def test_a_path_whose_quotes_are_missing_is_named_with_them(pipeline, rooms, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my old scans").mkdir()
+    shown = " ".join(pipeline("check", "my", "old", "scans", COLUMNS="300").stderr.replace("│", " ").split())
+    assert "A path with spaces stands in quotes: 'my old scans'" in shown
+    assert "quotes" not in pipeline("check", "their", "scans", COLUMNS="300").stderr
+
+
+def test_the_help_of_quantize_names_the_extra(pipeline):
+    assert "monai-volume-pipeline[openvino]" in pipeline("quantize", "--help", COLUMNS="300").output

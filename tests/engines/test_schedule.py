@@ -63,3 +63,13 @@ def test_the_time_spent_before_a_resume_counts():
 def test_nonsense_is_refused(wrong):
     with pytest.raises(ConfigError):
         make(**wrong)
+
+
+def test_what_preparing_took_and_which_steps_are_of_this_run_are_known():
+    _, schedule = make(budget_s=1000, started_at=time.time() - 40)
+    engine = Engine(lambda engine, batch: None)
+    schedule.attach(engine)
+    engine.state.max_epochs = 1
+    engine.run([0, 1], max_epochs=1)
+    assert 40 <= engine.state.prepared_s <= engine.state.elapsed_s < 400
+    assert (engine.state.steps_before, engine.state.iteration) == (0, 2)

@@ -90,7 +90,7 @@ def test_what_is_refused():
         compare_rows(rows, rows, ["volume_difference_ml"])
     with pytest.raises(ConfigError, match="the measure DICE"):
         compare_rows(rows, rows, ["DICE"])
-    with pytest.raises(DataError, match="the classes lesion and of penumbra"):
+    with pytest.raises(DataError, match=r"the classes lesion and of penumbra; .*--bundle RUN"):
         compare_rows(rows, rows_of([0.5], "penumbra"))
     both = rows_of([0.5, 0.6]) + rows_of([0.5, 0.6], "penumbra", 2)
     with pytest.raises(DataError, match=r"case case-01: found no row of class penumbra of the second result"):

@@ -195,3 +195,13 @@ def test_where_no_folder_can_be_written_it_is_compiled_all_the_same(monkeypatch,
 def test_refuses_parameters_that_are_no_numbers():
     with pytest.raises(DataError, match="not finite"):
         sample_patch(torch.rand(1, 9, 9, 9), drawn(rotation_degrees=(float("nan"), 0, 0)), PATCH, SPACING)
+
+
+def test_prepared_labels_leave_nothing_to_compile_for_the_first_patch():
+    resampling.compile_loop()
+    loop = resampling.compiled_loop()
+    before = list(loop.nearest.signatures), list(loop.majority.signatures)
+    labels = torch.zeros(1, 20, 20, 20, dtype=torch.int32)
+    for interpolation in ("nearest", "majority"):
+        sample_patch(labels, drawn(), PATCH, SPACING, interpolation=interpolation)
+    assert (list(loop.nearest.signatures), list(loop.majority.signatures)) == before
