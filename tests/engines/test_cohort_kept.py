@@ -353,3 +353,10 @@ def test_a_probability_that_is_lost_makes_its_case_again(items, tmp_path):
     (out / "case-2_probability_lesion.nii.gz").unlink()
     assert again(items, out, postprocessing=chain)[0] == ["case-2"]
     assert read_volume(out / "case-2_probability_lesion.nii.gz").array.shape == SHAPE
+
+
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_a_file_where_the_output_folder_should_be_is_said_so(items, tmp_path, below):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="found a file where a folder of this path should be"):
+        predict(items, tmp_path / "file" / below)
