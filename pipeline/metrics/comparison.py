@@ -103,7 +103,7 @@ def compare_rows(
         raise DataError(
             f"results of the classes {', '.join(classes[0])} and of {', '.join(classes[1])}",
             expected="the same classes in both",
-            fix="measure both with the same classes: pipeline measure PREDICTIONS REFERENCES --bundle RUN (or --classes)",
+            fix="measure both with the same classes: pipeline measure PREDICTIONS REFERENCES --bundle RUN",
         )
     shared = sorted(ids[0] & ids[1])
     if not shared:
