@@ -165,7 +165,7 @@ def _warn_of_few_steps(state: Any) -> None:
             f": preparing took {state.prepared_s:.0f} s, and each step about {step_s:.1f} s with its share of measuring"
         )
     logger.warning(
-        "only %d iterations, which is no training%s; give a longer --budget or more epochs", state.iteration, took
+        "iterations: only %d, which is no training%s; give a longer --budget or more epochs", state.iteration, took
     )
 
 

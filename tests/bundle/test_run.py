@@ -120,7 +120,7 @@ def test_a_handful_of_steps_is_said_to_be_no_training(caplog):
     assert not caplog.records
     state.iteration, state.steps_before = 10, 4
     run._warn_of_few_steps(state)
-    assert "only 10 iterations, which is no training: preparing took 70 s, and each step about 5.0 s" in caplog.text
+    assert "iterations: only 10, which is no training: preparing took 70 s, and each step about 5.0 s" in caplog.text
 
 
 @pytest.mark.parametrize("command", [train, run.evaluate])
