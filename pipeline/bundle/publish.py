@@ -8,7 +8,6 @@ from typing import Any
 
 from pipeline.bundle.build import resolve
 from pipeline.bundle.find import find_bundle
-from pipeline.data.trained_on import FILE as TRAINED_ON
 from pipeline.errors import BundleError
 
 WEIGHTS_DEPEND_ON = ("network_def", "channels", "classes", "orientation", "spacing_mm", "normalization", "patch_size")
@@ -24,6 +23,8 @@ def publish(run: str | Path, bundle: str | Path) -> Path:
     The cases that they were trained on go along (``models/split.json``), so that an evaluation never counts them, and
     their sizes (``models/trained_on.json``), so that a prediction says which case is unlike them.
     """
+    from pipeline.data.trained_on import FILE as TRAINED_ON  # which loads numpy
+
     run, target = Path(run), find_bundle(bundle)
     weights, split = run / "models" / "model.pt", run / "models" / "split.json"
     for file in (weights, split, run / "run.json"):
