@@ -63,7 +63,8 @@ def preview_case(
     config = resolve(folder, "train", overrides=overrides)
     try:
         references = config["train"]["preprocessing"]["transforms"]
-        steps = [str(reference).removeprefix("@train#steps#") for reference in references]
+        # MONAI writes :: where # was read, so a run's own configs have that
+        steps = [str(reference).replace("::", "#").removeprefix("@train#steps#") for reference in references]
         config["train"]["dataset"]["data"] |= {"part": "all"}
     except (KeyError, TypeError) as error:
         found = f"{folder.name} without named steps of its training"

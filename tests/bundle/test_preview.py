@@ -1,5 +1,6 @@
 """A preview of a shipped bundle on a tiny dataset: the case is prepared as in training, any step may be changed."""
 
+import json
 import re
 from pathlib import Path
 
@@ -48,6 +49,15 @@ def test_another_case_and_channel(dataset):
         preview_case(NAME, dataset, channel="ct")
     with pytest.raises(ConfigError, match="use --data"):
         preview_case(NAME, dataset, overrides=["dataset_dir=elsewhere"])
+
+
+def test_the_configs_of_a_run_separate_keys_in_monais_way(dataset, tmp_path):
+    (tmp_path / "run" / "configs").mkdir(parents=True)
+    text = json.dumps(resolve(find_bundle(NAME), "train", overrides=["patch_size=[16,16,4]"]))
+    assert '"@train#steps#' in text
+    (tmp_path / "run" / "configs" / "train.json").write_text(text.replace("@train#steps#", "@train::steps::"))
+    shown = preview_case(tmp_path / "run", dataset, draws=2)
+    assert {"noise", "gamma"} <= set(shown.preview.rows)
 
 
 def test_what_the_document_says_to_write_is_accepted():
