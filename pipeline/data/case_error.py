@@ -40,7 +40,7 @@ def case_error(error: BaseException, item: Mapping[Any, Any]) -> PipelineError:
     where = f" (in {step})" if step else ""
     if isinstance(cause, PipelineError):
         named = type(cause)(
-            cause.found if cause.file else cause.found + where,  # what is wrong with a file is no matter of a step
+            cause.found + where,
             expected=cause.expected,
             fix=cause.fix,
             case=cause.case or _case_id(item),

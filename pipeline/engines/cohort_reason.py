@@ -28,7 +28,7 @@ def explained(error: Exception, item: Mapping[Hashable, Any], log: Path) -> tupl
     for cause in behind:
         if isinstance(cause, PipelineError):
             named = type(cause)(
-                cause.found if cause.file else cause.found + where,
+                cause.found + where,
                 expected=cause.expected,
                 fix=cause.fix,
                 case=cause.case or str(item["case_id"]),
