@@ -122,10 +122,12 @@ class Choice:
                 self._build(one, folder)
             try:
                 self._runs[one.name] = one.load(self.network, self.batches[0], folder)
-            except Exception:
+            except Exception as error:
                 if one.build is None:
                     raise
-                shutil.rmtree(folder, ignore_errors=True)  # damaged, or of another system
+                # damaged, or of another system; what building it anew raises is the caller's
+                logger.info("runtime %s is built again, what was kept of it can't be loaded: %s", one.name, error)
+                shutil.rmtree(folder, ignore_errors=True)
                 self._build(one, folder)
                 self._runs[one.name] = one.load(self.network, self.batches[0], folder)
         return self._runs[one.name]
