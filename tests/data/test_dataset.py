@@ -102,7 +102,7 @@ def test_raise_lists_every_refused_case():
         CaseDataset(items("a", "bad", "broken"), [Load()], progress=False)
     text = str(refusal.value)
     assert "2 of 3 train cases" in text
-    assert "case bad, file bad.nii.gz: found no space; to fix it: find some" in text
+    assert "case bad, file bad.nii.gz: found no space (in Load); to fix it: find some" in text
     assert "case broken" in text
     assert "KeyError" in text
     assert "0x" not in text
