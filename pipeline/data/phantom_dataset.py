@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from os import PathLike, cpu_count
@@ -88,7 +90,8 @@ def write_dataset(
             note(order, _make_and_write(order))
     else:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            running = {pool.submit(_make_and_write, order): order for order in orders}
+            with _one_thread_each():
+                running = {pool.submit(_make_and_write, order): order for order in orders}
             for done in as_completed(running):
                 note(running[done], done.result())
 
@@ -120,6 +123,18 @@ def is_healthy(index: int, share: float) -> bool:
     [False, False, False, True, False, False, False, True]
     """
     return int(round((index + 1) * share, 9)) > int(round(index * share, 9))
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes that start within have one thread for numpy's products: with more they wait for each other's cores."""
+    names = [name for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS") if name not in os.environ]
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name in names:
+            del os.environ[name]
 
 
 def _make_and_write(order: _Order) -> dict[str, Any]:
