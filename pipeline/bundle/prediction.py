@@ -59,7 +59,7 @@ def predict(
     suffix = ".png" if config.get("spatial_dims", 3) == 2 else ".nii.gz"
     _refuse_to_overwrite(items, Path(output), suffix)
     from pipeline.engines.cohort import predict_cohort
-    from pipeline.engines.cohort_stages import REMARKS
+    from pipeline.engines.cohort_ledger import REMARKS
     from pipeline.engines.cohort_turns import turns
 
     items = [item | {REMARKS: unlike.get(item["case_id"], [])} for item in items]
