@@ -64,7 +64,7 @@ def deeplab_v3_plus(spatial_dims, in_channels, out_channels):
 
 
 def u2net(spatial_dims, in_channels, out_channels):
-    return U2Net(spatial_dims, in_channels, out_channels, channels=(8, 8, 8), norm="instance")
+    return U2Net(spatial_dims, in_channels, out_channels, channels=(8, 8), norm="instance")
 
 
 def segnet(spatial_dims, in_channels, out_channels):
@@ -299,7 +299,7 @@ def test_it_overfits_one_case(member):
         optimiser.zero_grad()
         torch.nn.functional.cross_entropy(full_resolution(network.train()(image)), target).backward()
         optimiser.step()
-        if step % 40 == 0:
+        if step % 20 == 0:
             with torch.no_grad():
                 prediction = network.eval()(image).argmax(1)
             pairs = [(prediction == k, target == k) for k in (1, 2)]
