@@ -124,6 +124,9 @@ def _run(words: list[str], environment: dict[str, str], *outputs: connection.Con
     for number, output in enumerate(outputs, start=1):
         os.dup2(output.fileno(), number)
         output.close()
+    # As they are in an interpreter that starts: these would still take what they write to for what it was before.
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     os.environ.clear()
     os.environ.update(environment | ONE_THREAD)
     try:
