@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.bundle.build import resolve
+from pipeline.bundle.evaluation import evaluate
 from pipeline.bundle.find import find_bundle
 from pipeline.bundle.inference import parsed
 from pipeline.bundle.refusals import refuse_taken_back
-from pipeline.bundle.run import evaluate
 from pipeline.errors import BundleError
 
 if TYPE_CHECKING:

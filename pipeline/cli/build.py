@@ -16,6 +16,8 @@ pipeline build bundles/stroke_perfusion_segmentation
 pipeline build --check
 
 pipeline build hippocampus_mri_segmentation network=unet_plus_plus --out my_bundle
+
+Exit status: 0 written or up to date; 2 a bundle is not usable, or with --check not up to date.
 """
 
 

@@ -34,9 +34,7 @@ def command(
         Path | None, typer.Option("--html", metavar="FILE", help="Write a page with pictures of the worst cases.")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all that was found.")] = None,
-    jobs: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Cases read at once (default: one per core, at most 8).")
-    ] = None,
+    jobs: words.Jobs = None,
     every: Annotated[bool, typer.Option("--all", help="List the clean cases too.")] = False,
 ) -> None:
     """Look at every case of a dataset: what is refused, repaired, odd, or unlike the other cases.

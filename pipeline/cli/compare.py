@@ -14,6 +14,8 @@ pipeline compare runs/baseline runs/with_elastic
 pipeline compare measured/nnunet measured/ours measured/ours_int8 --measure dice --measure lesion_f1
 
 pipeline compare old/cases.csv new/cases.csv --out compared
+
+Exit status: 0 compared; 2 fewer than two runs, or one that was not measured.
 """
 
 

@@ -25,6 +25,8 @@ EXAMPLES = """Examples:
 pipeline demo
 
 pipeline demo --budget 10m --seed 7 --out longer_demo
+
+Exit status: 0 done; 2 what was given is not usable; 130 interrupted.
 """
 BUNDLE = "stroke_perfusion_segmentation"
 

@@ -17,6 +17,8 @@ pipeline evaluate stroke_perfusion_segmentation --data my_labelled_scans
 pipeline evaluate hippocampus_mri_segmentation --data hippocampus --out measured
 
 pipeline evaluate stroke_perfusion_segmentation --data cases.csv --pseudonyms names.csv
+
+Exit status: 0 all measured; 3 some cases were refused; 2 what was given is not usable; 130 interrupted.
 """
 
 

@@ -10,7 +10,6 @@ import typer
 from pipeline.cli import words
 from pipeline.cli.outcome import SOME_REFUSED, keeps
 from pipeline.cli.progress import counted
-from pipeline.errors import ConfigError
 
 EXAMPLES = """Examples:
 
@@ -21,6 +20,8 @@ pipeline init my_scans stroke_ctp --channels cbf,cbv,mtt --classes 1=core,2=penu
 pipeline init my_scans liver_ct --budget 8h --memory 10 --dry-run
 
 Then: pipeline train hippocampus_mri --data Task04_Hippocampus
+
+Exit status: 0 set up; 3 set up, some cases were refused; 2 what was given is not usable; 130 interrupted.
 """
 
 
@@ -29,16 +30,14 @@ def command(
     bundle: Annotated[
         Path, typer.Argument(metavar="BUNDLE", help="The folder of the new bundle; its name is its own.")
     ],
-    layout: Annotated[
-        str | None, typer.Option(metavar="LAYOUT", help="How the files lie (default: found out, and said).")
-    ] = None,
+    layout: words.Layout = None,
     channels: Annotated[
         str | None,
         typer.Option(metavar="NAMES", help="Channels to use, by commas; the first one's grid is the reference."),
     ] = None,
     classes: Annotated[
         str | None,
-        typer.Option(metavar="NAMES", help="What the label values mean: 1=core,2=penumbra, or core,penumbra."),
+        typer.Option(metavar="CLASSES", help="What the label values mean: 1=core,2=penumbra, or core,penumbra."),
     ] = None,
     memory: Annotated[
         float | None, typer.Option(metavar="GB", min=0.1, help="Memory of a training step (default: what is there).")
@@ -47,9 +46,7 @@ def command(
         str | None,
         typer.Option(metavar="TIME", help="Training time to plan for: 20m, 8h (default: 30m on a CPU, 1h on a GPU)."),
     ] = None,
-    jobs: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Cases read at once (default: as many as cores, at most 8).")
-    ] = None,
+    jobs: words.Jobs = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, write nothing.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a bundle that is there (never one with weights).")
@@ -60,8 +57,8 @@ def command(
     Reads every case once, measures on this machine what a training step takes, and writes a complete bundle whose
     configs/bundle.yaml gives the reason for each setting.
     """
-    names = None if channels is None else _names(channels, "--channels")
-    named = None if classes is None else _classes(classes)
+    names = None if channels is None else words.names(channels, "--channels")
+    named = None if classes is None else words.classes(classes)
     budget_s = None if budget is None else words.seconds(budget)
     from pipeline.bundle import create
     from pipeline.data import fingerprint_dataset
@@ -99,29 +96,3 @@ def command(
         typer.echo(f"Bundle: {bundle}\nNext:   {train}")
     if len(fingerprint.usable) < len(fingerprint.cases):
         raise typer.Exit(SOME_REFUSED)
-
-
-def _names(text: str, option: str) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    if not all(names) or len({name.lower() for name in names}) < len(names):
-        raise ConfigError(f"{option} {text}", expected="names with commas between them, each once")
-    return names
-
-
-def _classes(text: str) -> dict[int, str]:
-    """``1=core,2=penumbra``, or ``core,penumbra`` for 1 and 2.
-
-    >>> _classes("core,penumbra"), _classes("255=cell")
-    ({1: 'core', 2: 'penumbra'}, {255: 'cell'})
-    """
-    words_given = _names(text, "--classes")
-    if not any("=" in word for word in words_given):
-        return dict(enumerate(words_given, 1))
-    pairs = [word.partition("=") for word in words_given]
-    if not all(value.strip().isdecimal() and int(value) > 0 and name.strip() for value, _, name in pairs):
-        raise ConfigError(
-            f"--classes {text}", expected="VALUE=NAME with commas between them, such as 1=core,2=penumbra"
-        )
-    if len({int(value) for value, _, _ in pairs}) < len(pairs):
-        raise ConfigError(f"--classes {text}", expected="each value once")
-    return {int(value): name.strip() for value, _, name in pairs}

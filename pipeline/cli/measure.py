@@ -35,7 +35,11 @@ def command(
         str | None, typer.Option(metavar="BUNDLE", help="Take the classes of this bundle, and its rules for labels.")
     ] = None,
     classes: Annotated[
-        str | None, typer.Option(metavar="ID=NAME,...", help="Classes to measure (default: all ids that occur).")
+        str | None,
+        typer.Option(
+            metavar="CLASSES",
+            help="Classes to measure: 1=core,2=penumbra, or core,penumbra (default: all values that occur).",
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the tables there.")] = None,
     tolerance_mm: Annotated[float, typer.Option(metavar="MM", min=0, help="Tolerance of the surface Dice.")] = 1.0,

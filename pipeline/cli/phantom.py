@@ -15,6 +15,8 @@ EXAMPLES = """Examples:
 pipeline phantom scans --cases 40
 
 pipeline phantom scans --cases 100 --seed 7 --penumbra --healthy 0.2
+
+Exit status: 0 written; 2 what was given is not usable; 130 interrupted.
 """
 
 

@@ -29,6 +29,8 @@ pipeline predict stroke_perfusion_segmentation bids_dataset lesions --pseudonyms
 pipeline predict my_bundle my_scans out --weights runs/fold0/models/model.pt --weights runs/fold1/models/model.pt
 
 Several GPUs, or machines with a common disk: torchrun --nproc_per_node=4 -m pipeline predict BUNDLE INPUT OUTPUT
+
+Exit status: 0 all done; 3 some are not; 1 none is, or no table; 2 what was given is not usable; 130 interrupted.
 """
 
 

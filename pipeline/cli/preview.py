@@ -17,6 +17,8 @@ pipeline preview hippocampus_mri_segmentation --data hippocampus
 pipeline preview stroke_perfusion_segmentation --data my_scans --case sub-07 --channel mtt
 
 pipeline preview my_bundle --data my_scans train#steps#noise#std=0.3 train#steps#gamma=null
+
+Exit status: 0 drawn; 2 what was given is not usable; 130 interrupted.
 """
 FORMATS = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 
@@ -30,7 +32,7 @@ def command(
     channel: Annotated[
         str | None, typer.Option(metavar="NAME", help="Which channel is shown (default: the first one).")
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="S", min=0, help="Of what is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="S", min=0, help="The same seed draws the same.")] = 0,
     layout: words.Layout = None,
     pseudonyms: words.Pseudonyms = None,
 ) -> None:

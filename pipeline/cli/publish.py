@@ -14,6 +14,8 @@ EXAMPLES = """Examples:
 pipeline publish runs/my_bundle/2026-01-31_12-00-00 my_bundle
 
 pipeline publish runs/best bundles/stroke_perfusion_segmentation
+
+Exit status: 0 published; 2 no finished run, or no bundle that its weights fit.
 """
 
 

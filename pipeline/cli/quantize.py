@@ -16,6 +16,8 @@ pipeline quantize hippocampus_mri_segmentation --data hippocampus
 pipeline quantize runs/my_bundle/RUN --data my_scans --cases 50
 
 pip install 'monai-volume-pipeline\\[openvino]'  (what it needs)
+
+Exit status: 0 accepted; 1 not accepted; 2 what was given is not usable; 130 interrupted.
 """
 
 

@@ -22,6 +22,8 @@ pipeline report runs/hippocampus_mri_segmentation/2026-01-31_12-00-00 --data Tas
 pipeline report lesions --data my_labelled_scans --serve
 
 pipeline report measured --data Task04_Hippocampus --predictions nnunet_output --out nnunet.html
+
+Exit status: 0 written; 2 what was given is not usable; 130 interrupted.
 """
 
 

@@ -24,6 +24,8 @@ pipeline train stroke_perfusion_segmentation --data my_bids_folder --pseudonyms 
 
 Networks: deeplab_v3_plus, fcn, multi_encoder_unet, pspnet, segnet, u2net, u2net_small, unet, unet_3plus,
 unet_plus_plus, unet_published.
+
+Exit status: 0 trained; 3 trained, some cases were refused; 2 what was given is not usable; 130 interrupted.
 """
 
 

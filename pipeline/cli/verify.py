@@ -14,6 +14,8 @@ pipeline verify stroke_perfusion_segmentation
 pipeline verify my_bundle
 
 pipeline verify runs/my_bundle/2026-01-31_12-00-00
+
+Exit status: 0 all is in order; 1 something is not, each is named; 2 no bundle of that name.
 """
 
 

@@ -23,7 +23,9 @@ Exit status: 0 all is as it was; 1 something differs; 2 no run, or no dataset, t
 
 
 def command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A training, an evaluation, a prediction, a measurement.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A training, an evaluation, a prediction, or a measurement.")
+    ],
     data: Annotated[
         Path | None,
         typer.Option("--data", metavar="DATASET", help="Compare the inputs too: what the run was made from."),

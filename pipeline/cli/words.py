@@ -47,6 +47,9 @@ Weights = Annotated[
 Budget = Annotated[
     str | None, typer.Option(metavar="TIME", help="Wall-clock time for training: 90s, 20m, 1h30m. Ends on time.")
 ]
+Jobs = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Cases read at once (default: one per core, at most 8).")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
@@ -110,17 +113,39 @@ def overrides(
     return (*(words or ()), *quoted)
 
 
-def classes(text: str) -> dict[int, str]:
-    """Read classes such as ``1=core,2=penumbra``.
+def names(text: str, option: str) -> list[str]:
+    """Read names with commas between them.
 
-    >>> classes("1=core, 2=penumbra")
-    {1: 'core', 2: 'penumbra'}
+    >>> names("ct, pet", "--channels")
+    ['ct', 'pet']
 
     Raises:
-        ConfigError: another form, an id below 1, an id or a name twice.
+        ConfigError: an empty name, or one twice, in capitals or not.
     """
-    pairs = [part.partition("=") for part in text.split(",")]
-    found = {int(number): name.strip() for number, _, name in pairs if number.strip().isdecimal() and name.strip()}
-    if len(found) < len(pairs) or len(set(found.values())) < len(pairs) or min(found) < 1:
-        raise ConfigError(f"the classes '{text}'", expected="ids from 1 with a name each, such as 1=core,2=penumbra")
+    found = [name.strip() for name in text.split(",")]
+    if not all(found) or len({name.lower() for name in found}) < len(found):
+        raise ConfigError(f"{option} {text}", expected="names with commas between them, each once")
+    return found
+
+
+def classes(text: str) -> dict[int, str]:
+    """Read classes such as ``1=core,2=penumbra``, or ``core,penumbra`` for 1 and 2.
+
+    >>> classes("core,penumbra"), classes("255=cell")
+    ({1: 'core', 2: 'penumbra'}, {255: 'cell'})
+
+    Raises:
+        ConfigError: another form, a value below 1, a value or a name twice.
+    """
+    words = names(text, "--classes")
+    if not any("=" in word for word in words):
+        return dict(enumerate(words, 1))
+    pairs = [word.partition("=") for word in words]
+    if not all(value.strip().isdecimal() and int(value) > 0 and name.strip() for value, _, name in pairs):
+        raise ConfigError(
+            f"--classes {text}", expected="VALUE=NAME with commas between them, such as 1=core,2=penumbra"
+        )
+    found = {int(value): name.strip() for value, _, name in pairs}
+    if len(found) < len(pairs) or len({name.lower() for name in found.values()}) < len(pairs):
+        raise ConfigError(f"--classes {text}", expected="each value and each name once")
     return found

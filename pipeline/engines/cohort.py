@@ -15,6 +15,7 @@ import torch
 from pipeline.data.pseudonyms import MARK
 from pipeline.engines.cohort_case import CasePredictor
 from pipeline.engines.cohort_history import History
+from pipeline.engines.cohort_ledger import Ledger
 from pipeline.engines.cohort_result import CaseKey, CaseOutcome, CohortResult
 from pipeline.engines.cohort_stages import Stages
 from pipeline.engines.cohort_turns import Alone
@@ -97,19 +98,9 @@ def predict_cohort(
         if not first:
             history.read()
         log.unlink(missing_ok=True)
-        stages = Stages(
-            [items[number] for number in order],
-            preprocessing,
-            predictor,
-            output_dir,
-            history,
-            processes,
-            names={int(label): name for label, name in class_names.items()},
-            made_with=made_with,
-            redo=redo,
-            suffix=suffix,
-            log=log,
-        )
+        names = {int(label): name for label, name in class_names.items()}
+        ledger = Ledger(output_dir, history, names, made_with, redo, suffix, log, predictor.device)
+        stages = Stages([items[number] for number in order], preprocessing, predictor, ledger, processes)
         outcomes: list[tuple[int, CaseOutcome]] = []
         result = CohortResult(())
         try:

@@ -147,6 +147,12 @@ def bicubic_bound_mm(patch_size: Sequence[int], spacing_mm: Sequence[float], poi
     return 0.99 / lipschitz if lipschitz else math.inf
 
 
+def unet_2015_max_std_mm(patch_size: Sequence[int]) -> float:
+    """The largest standard deviation of a vector of `unet_2015`, mm: the bound then stands at two deviations. Of
+    sections, whose pixels are 1 mm wide: which spacing a case has is known with the case."""
+    return bicubic_bound_mm(patch_size, (1.0, 1.0)) / 2
+
+
 def bicubic_displacement_mm(control: np.ndarray, patch_size: Sequence[int]) -> torch.Tensor:
     """The displacement at every pixel of a patch from control vectors that span it, corner to corner.
 

@@ -17,9 +17,10 @@ import torch
 from monai.transforms import Compose, Randomizable
 
 from pipeline.errors import ConfigError
+from pipeline.transforms.item_grid import shape_and_spacing_mm
 from pipeline.transforms.patch_map import SpatialPatchParameters, source_coordinates
 from pipeline.transforms.rand_intensity import RandIntensityd
-from pipeline.transforms.spatial import RandSpatialPatchd, shape_and_spacing_mm
+from pipeline.transforms.spatial import RandSpatialPatchd
 
 QUANTILES = {"weak": 0.1, "typical": 0.5, "strong": 0.9}
 

@@ -16,10 +16,10 @@ from monai.utils import ensure_tuple_rep
 
 from pipeline.errors import ConfigError
 from pipeline.transforms.elastic import control_shape, max_std_mm, sample_control_vectors
+from pipeline.transforms.item_grid import shape_and_spacing_mm
 from pipeline.transforms.patch_map import SpatialPatchParameters
 from pipeline.transforms.patch_sampling import PatchSampler
 from pipeline.transforms.resampling import compiled_loop
-from pipeline.transforms.spatial import shape_and_spacing_mm
 
 logger = logging.getLogger(__name__)
 

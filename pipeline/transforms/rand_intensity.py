@@ -22,7 +22,7 @@ from monai.transforms import MapTransform, Randomizable
 from monai.utils import convert_to_dst_type
 
 from pipeline.errors import ConfigError, DataError
-from pipeline.transforms.spatial import SPACING_MM
+from pipeline.transforms.item_grid import SPACING_MM
 
 Parameters = dict[str, Any]
 """What was drawn for one image: numbers, lists of numbers (one per channel, or per axis), an integer seed for noise."""

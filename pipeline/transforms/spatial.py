@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
@@ -13,12 +12,20 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable
 
-from pipeline.errors import ConfigError, DataError, GeometryError
+from pipeline.errors import ConfigError
 from pipeline.transforms.batch_sampling import BatchSampler
 from pipeline.transforms.deferred import DRAWN, DrawnPatch
-from pipeline.transforms.elastic import bicubic_bound_mm, control_shape, max_std_mm, sample_control_vectors, unet_2015
+from pipeline.transforms.elastic import (
+    control_shape,
+    max_std_mm,
+    sample_control_vectors,
+    unet_2015,
+    unet_2015_max_std_mm,
+)
 from pipeline.transforms.foreground import foreground_voxels
+from pipeline.transforms.item_grid import SPACING_MM, shape_and_spacing_mm
 from pipeline.transforms.patch_map import SpatialPatchParameters, patch_map
+from pipeline.transforms.patch_place import margins, patch_start
 from pipeline.transforms.patch_sampling import PatchSampler
 from pipeline.transforms.patch_window import Window
 from pipeline.transforms.resampling import compiled_loop
@@ -27,11 +34,6 @@ from pipeline.transforms.spatial_ranges import angle_ranges, confined, scaling_r
 logger = logging.getLogger(__name__)
 
 Range = float | Sequence[float]
-SPACING_MM = "spacing_mm"
-"""Entry of a patch, one number per axis: its voxel size, for the steps after this one. A patch has no affine."""
-
-LEAST_LABELLED_SHARE = 0.01
-"""Of a patch: below, a warning. The published 3D U-Net labels 2.7%, the 2D one 46%."""
 
 
 class RandSpatialPatchd(Randomizable, MapTransform):
@@ -128,19 +130,7 @@ class RandSpatialPatchd(Randomizable, MapTransform):
         dims = self.dims = len(self.patch_size)
         if dims not in (2, 3) or min(self.patch_size) < 1:
             raise ConfigError(f"patch_size={list(patch_size)}", expected="two or three positive numbers")
-        self.margin = (margin,) * dims if isinstance(margin, int) else tuple(int(width) for width in margin)
-        if len(self.margin) != dims or any(
-            not 0 <= 2 * width < size for width, size in zip(self.margin, self.patch_size, strict=False)
-        ):
-            raise ConfigError(f"margin={margin} of patches of {list(patch_size)}", expected="less than half a patch")
-        labelled = [size - 2 * width for size, width in zip(self.patch_size, self.margin, strict=True)]
-        if math.prod(labelled) < LEAST_LABELLED_SHARE * math.prod(self.patch_size):
-            logger.warning(
-                "an unpadded network labels only %s voxels of each patch of %s: it needs so many patches, here and in "
-                "prediction, that larger ones are faster",
-                "x".join(map(str, labelled)),
-                "x".join(map(str, self.patch_size)),
-            )
+        self.margin = margins(margin, self.patch_size)
         if num_samples < 1:
             raise ConfigError(f"num_samples={num_samples}", expected="at least 1")
         if padding_mode not in ("mirror", "edge"):
@@ -175,10 +165,9 @@ class RandSpatialPatchd(Randomizable, MapTransform):
         low, high = np.broadcast_to(np.asarray(elastic_std_mm, dtype=float), 2).tolist()
         self.elastic_std_mm = (low, high)
         if elastic == "unet_2015":
-            # Two deviations below the bound, as for B-splines. The spacing is known with a case; sections have 1.
-            limit, apart = bicubic_bound_mm(self.patch_size, (1.0,) * dims) / 2, f"patches of {list(self.patch_size)}"
+            limit, apart = unet_2015_max_std_mm(self.patch_size), f"patches of {list(self.patch_size)}"
         else:
-            limit = max_std_mm(min(self.elastic_spacing_mm), dims) if min(self.elastic_spacing_mm) > 0 else 0.0
+            limit = max_std_mm(max(0.0, min(self.elastic_spacing_mm)), dims)
             apart = f"elastic_spacing_mm={elastic_spacing_mm}"
         if not 0 <= low <= high <= limit:
             raise ConfigError(
@@ -197,7 +186,7 @@ class RandSpatialPatchd(Randomizable, MapTransform):
             spacing_mm: its voxel size.
             foreground: class -> (N, axes) voxels, as `foreground_voxels` gives them.
         """
-        start = self._start(shape, foreground)
+        start = patch_start(self.R, shape, self.patch_size, self.margin, foreground, self.foreground_share)
         flips = [axis in self.flip_axes and bool(self.R.rand() < self.flip_probability) for axis in range(self.dims)]
         rotation: tuple[float, ...] = (0.0,) * len(self.rotation_degrees)
         shear = rotation
@@ -220,24 +209,6 @@ class RandSpatialPatchd(Randomizable, MapTransform):
                 points = control_shape(self.patch_size, spacing_mm, self.elastic_spacing_mm)
                 control = sample_control_vectors(self.R, points, std_mm, self.elastic_spacing_mm)
         return SpatialPatchParameters(start, tuple(flips), rotation, scaling, control, control_spacing_mm, shear)
-
-    def _start(self, shape: Sequence[int], foreground: Mapping[int, np.ndarray]) -> tuple[int, ...]:
-        classes = sorted(foreground)
-        voxel = None
-        if self.R.rand() < self.foreground_share and classes:
-            voxels = foreground[classes[self.R.randint(len(classes))]]
-            voxel = voxels[self.R.randint(len(voxels))]
-        start = []
-        for axis, (size, whole, margin) in enumerate(zip(shape, self.patch_size, self.margin, strict=True)):
-            patch = whole - 2 * margin
-            # A patch lies inside the volume; one that is larger than the volume lies anywhere around it. With a margin,
-            # that holds for the part inside it.
-            low, high = min(0, size - patch), max(0, size - patch)
-            if voxel is not None and size >= patch:
-                start.append(int(np.clip(voxel[axis] - patch // 2, low, high)) - margin)
-            else:
-                start.append(int(self.R.randint(low, high + 1)) - margin)
-        return tuple(start)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Any:
         return self._patches(data, self._sample)
@@ -326,25 +297,3 @@ class RandSpatialPatchd(Randomizable, MapTransform):
 
     def _interpolation(self, key: Hashable) -> str:
         return self.label_interpolation if key == self.label_key else "linear"
-
-
-def shape_and_spacing_mm(
-    item: Mapping[Hashable, Any], volumes: Mapping[Hashable, torch.Tensor], dims: int
-) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Of the one grid that all volumes of an item are on.
-
-    Raises:
-        GeometryError: volumes on several grids, or not of ``dims`` axes.
-        DataError: no volume with an affine.
-    """
-    case_id = item.get("case_id")
-    shapes = {key: tuple(volume.shape[1:]) for key, volume in volumes.items()}
-    if len(set(shapes.values())) != 1 or any(len(shape) != dims for shape in shapes.values()):
-        expected = f"one {'(H, W, D)' if dims == 3 else '(H, W)'} for image and label"
-        raise GeometryError(f"shapes {shapes}", case=case_id, expected=expected)
-    with_affine = next((item[key] for key in volumes if isinstance(item[key], MetaTensor)), None)
-    if with_affine is None:
-        expected = "a MetaTensor: millimetres need a voxel size"
-        raise DataError("arrays without an affine", case=case_id, expected=expected)
-    affine = np.asarray(with_affine.affine, dtype=np.float64)
-    return next(iter(shapes.values())), tuple(np.linalg.norm(affine[:3, :dims], axis=0).tolist())

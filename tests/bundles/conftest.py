@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from pipeline.data.phantom_dataset import write_dataset
+from tests.commands import fresh_python
 
 # Small enough for a test, and still the bundle's own chain, network and engines.
 SMALL = (
@@ -23,19 +21,6 @@ SMALL = (
 BUNDLE = "stroke_perfusion_segmentation"
 
 
-def command(*arguments: str | Path, status: int = 0, **environment: str) -> subprocess.CompletedProcess:
-    """Runs a Python module as a user would; its output is shown where the exit status is not the expected one."""
-    result = subprocess.run(
-        [sys.executable, "-m", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-        check=False,
-    )
-    assert result.returncode == status, f"exit {result.returncode}\n{result.stdout[-4000:]}\n{result.stderr[-8000:]}"
-    return result
-
-
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "phantoms"
@@ -45,9 +30,9 @@ def phantoms(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def run(phantoms, tmp_path_factory) -> Path:
-    """A training of two epochs by our own command."""
+    """A training of two epochs by our own command, in an interpreter of its own as people have it."""
     folder = tmp_path_factory.mktemp("runs") / "first"
-    command("pipeline", "train", BUNDLE, "--data", phantoms, "--out", folder, "max_epochs=2", *SMALL)
+    fresh_python("-m", "pipeline", "train", BUNDLE, "--data", phantoms, "--out", folder, "max_epochs=2", *SMALL)
     return folder
 
 

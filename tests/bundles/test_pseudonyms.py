@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.bundles.conftest import BUNDLE, SMALL, command
+from tests.bundles.conftest import BUNDLE, SMALL
+from tests.commands import command
 
 pytestmark = pytest.mark.slow
 

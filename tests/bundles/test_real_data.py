@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.io import read_grid, read_image_grid
-from tests.bundles.conftest import command
+from tests.commands import command
 
 FOLDER = Path(os.environ.get("PIPELINE_REAL_DATA", ""))
 pytestmark = [

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel
@@ -21,7 +18,8 @@ from pipeline.bundle import find_bundle, shipped_bundles
 from pipeline.data.file_digests import file_digest
 from pipeline.io import read_grid, read_volume
 from pipeline.metrics import read_cases
-from tests.bundles.conftest import BUNDLE, SMALL, command
+from tests.bundles.conftest import BUNDLE, SMALL
+from tests.commands import command, fresh_python, python, ranks
 
 pytestmark = pytest.mark.slow
 
@@ -185,14 +183,7 @@ try:
 except KeyboardInterrupt:
     print("interrupted")
 """
-    (tmp_path / "stopping.py").write_text(script, encoding="utf-8")
-    stopped = subprocess.run(
-        [sys.executable, tmp_path / "stopping.py", BUNDLE, phantoms, part, "max_epochs=2", *SMALL],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        check=False,
-    )
+    stopped = python("-c", script, BUNDLE, phantoms, part, "max_epochs=2", *SMALL)
     assert "interrupted" in stopped.stdout, stopped.stderr[-4000:]
     assert json.loads((part / "run.json").read_text(encoding="utf-8"))["status"] == "interrupted"
     command("pipeline", "train", BUNDLE, "--data", phantoms, "--resume", part)
@@ -202,14 +193,39 @@ except KeyboardInterrupt:
 
 
 def test_a_budget_ends_the_run_on_time_with_its_last_weights_measured(phantoms, tmp_path):
+    """By a clock on which a step takes one second and a validation two, whatever else the machine does."""
     out = tmp_path / "budget"
-    command("pipeline", "train", BUNDLE, "--data", phantoms, "--out", out, "--budget", "25s", *SMALL)
+    script = """
+import sys
+from pipeline.bundle import training
+from pipeline.engines import Evaluator, Trainer, schedule
+from pipeline.handlers import validation
+class Clock:
+    now = 1000.0
+    def time(self):
+        return self.now
+    perf_counter = time
+clock = Clock()
+def taking(seconds, work):
+    def timed(*args, **kwargs):
+        clock.now += seconds
+        return work(*args, **kwargs)
+    return timed
+Trainer._iteration = taking(1, Trainer._iteration)
+Evaluator.run = taking(2, Evaluator.run)
+training.time = schedule.time = validation.time = clock
+training.compile_ahead = lambda: 0.0
+training.train(sys.argv[1], sys.argv[2], out=sys.argv[3], budget_s=45, overrides=sys.argv[4:])
+"""
+    python("-c", script, BUNDLE, phantoms, out, *SMALL)
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
     assert record["status"] == "completed"
     with (out / "metrics.csv").open(encoding="utf-8") as file:
-        last = list(csv.DictReader(file))[-1]
-    assert int(last["iteration"]) == record["iterations"]
-    assert events(out).Scalars("train/learning_rate")[-1].value < 0.0015  # well below the peak of 0.003
+        rows = list(csv.DictReader(file))
+    first, last = (int(row["iteration"]) for row in rows)
+    assert first == 5  # after a tenth of the budget
+    assert last == record["iterations"] == 41  # 45 s, less the two of the first validation and 2.2 s for the second
+    assert events(out).Scalars("train/learning_rate")[-1].value < 0.01 * 0.003 * 1.5  # it has fallen to its end
 
 
 def test_an_evaluation_counts_unseen_cases_only(run, split, phantoms, tmp_path):
@@ -276,12 +292,16 @@ def test_two_processes_train_as_one(phantoms, tmp_path, run):
     config = find_bundle(BUNDLE) / "configs" / "multi_gpu_train.json"
     small = ("--spacing_mm", "[3.0,3.0,-1.0]", "--patch_size", "[32,32,8]", "--overlap", "0.0")
     small += ("--network_def#channels", "[4,8,8,8]", "--precision", "float32")
-    arguments = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle", "run")
-    arguments += ("--config_file", config, "--dataset_dir", phantoms, "--max_epochs", "1", *small)
+    arguments = ("-m", "monai.bundle", "run", "--config_file", config, "--dataset_dir", phantoms, "--max_epochs", "1")
     for out, cache in (("without", ""), ("new", str(tmp_path / "cache")), ("found", str(tmp_path / "cache"))):
         others = ("--num_workers", "0" if out == "new" else "1")
         others += ("--augment_on", "device" if out == "found" else "loader")
-        command(*arguments, "--output_dir", tmp_path / out, *others, PIPELINE_CACHE=cache)
+        words = (*arguments, *small, "--output_dir", tmp_path / out, *others)
+        if out == "without":
+            torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+            fresh_python(*torchrun, *words, PIPELINE_CACHE=cache)
+        else:
+            ranks(2, *words, PIPELINE_CACHE=cache)
     (folder,) = (tmp_path / "without").iterdir()  # both processes in one folder, written by the first alone
     for out in ("new", "found"):
         (other,) = (tmp_path / out).iterdir()

@@ -16,7 +16,7 @@ from scipy import ndimage
 from pipeline.bundle import find_bundle, resolve
 from pipeline.data import CaseDataset
 from pipeline.io import read_section, write_section
-from tests.bundles.conftest import command
+from tests.commands import command
 
 BUNDLE = "membrane_em_segmentation"
 SHAPE = (52, 61)  # no tile fits it

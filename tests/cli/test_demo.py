@@ -61,7 +61,7 @@ def test_volumes_are_turned_to_ras_for_the_picture():
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = {"train": demo.Part(2, 0.0, 0), "test": demo.Part(2, 0.5, 9)}
+    parts = {"train": demo.Part(1, 0.0, 0), "test": demo.Part(2, 0.5, 9)}
     monkeypatch.setattr(demo, "PARTS", parts)
 
 
@@ -84,7 +84,7 @@ def writes(monkeypatch: pytest.MonkeyPatch, small: None) -> list[Path]:
 def test_phantoms_are_made_once(tmp_path, writes):
     folder = demo.phantoms(tmp_path, 3)
     assert folder == tmp_path / "phantom-seed3"
-    assert (folder / "train" / "phantom.json").read_text(encoding="utf-8") == "2 3"
+    assert (folder / "train" / "phantom.json").read_text(encoding="utf-8") == "1 3"
     assert (folder / "test" / "phantom.json").read_text(encoding="utf-8") == "2 12"
     assert demo.phantoms(tmp_path, 3) == folder
     assert len(writes) == 2
@@ -135,7 +135,7 @@ def test_predictions_are_found_below_their_folder():
 @pytest.mark.slow
 def test_the_whole_demo_with_a_network_that_knows_the_answer(tmp_path, small, monkeypatch):
     def train(bundle, data, *, out, budget_s, overrides):
-        assert (bundle, budget_s, len(load_cases(data))) == ("stroke_perfusion_segmentation", 1.0, 2)
+        assert (bundle, budget_s, len(load_cases(data))) == ("stroke_perfusion_segmentation", 1.0, 1)
         return SimpleNamespace(table="trained")
 
     def predict(bundle, source, target):

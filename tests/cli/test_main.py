@@ -7,16 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.main import get_command
 
 from pipeline import __version__
+from pipeline.cli.main import app
 from pipeline.errors import BundleError, DataError
 from pipeline.geometry import Grid
 from pipeline.io import write_volume
 
-COMMANDS = (
-    *("demo", "phantom", "check", "init", "build", "train", "evaluate"),
-    *("quantize", "predict", "measure", "compare", "verify", "publish", "verify-run"),
-)
+COMMANDS = [command.name for command in app.registered_commands]
 HEAVY = ("torch", "monai", "ignite", "numpy", "scipy", "nibabel", "matplotlib")
 
 
@@ -31,11 +30,23 @@ def test_a_quick_answer_imports_nothing_heavy(words):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help_with_an_example_that_names_it(pipeline, name):
+def test_every_command_has_help_with_an_example_that_names_it_and_the_exit_status(pipeline, name):
     result = pipeline(name, "--help", COLUMNS="120")
     assert result.exit_code == 0
-    after_examples = result.output.partition("Example")[2]
-    assert f"pipeline {name}" in after_examples
+    examples, _, meanings = result.output.partition("Example")[2].partition("Exit status: 0 ")
+    assert f"pipeline {name}" in examples
+    assert "; 2 " in " ".join(meanings.split())
+
+
+def test_an_option_of_several_commands_takes_the_same_everywhere():
+    takes: dict[str, set[str | None]] = {}
+    for command in get_command(app).commands.values():
+        for option in command.params:
+            if option.param_type_name == "option":
+                takes.setdefault(option.opts[-1], set()).add(option.metavar)
+    # What is written is a run, a folder of tables or one file; `train` resumes a run, `predict` resumes or not.
+    expected = {"--out": {"RUN", "DIR", "FILE"}, "--resume": {"RUN", None}}
+    assert {name: words for name, words in takes.items() if len(words) > 1} == expected
 
 
 def test_help_lists_every_command_and_what_the_exit_status_means(pipeline):

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.cli.words import overrides, seconds
+from pipeline.cli.words import classes, overrides, seconds
 from pipeline.errors import ConfigError
 
 
@@ -33,3 +33,9 @@ def test_overrides_keep_their_text_and_order():
 def test_a_word_that_is_no_override_is_refused(word):
     with pytest.raises(ConfigError, match=word):
         overrides(["a=1", word])
+
+
+@pytest.mark.parametrize("text", ["1=a,b", "1=a,1=b", "1=a,2=A", "a,A", "0=background", "a,,b", "=a", "1="])
+def test_what_names_no_classes_is_refused(text):
+    with pytest.raises(ConfigError, match="--classes"):
+        classes(text)

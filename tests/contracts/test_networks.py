@@ -64,7 +64,7 @@ def deeplab_v3_plus(spatial_dims, in_channels, out_channels):
 
 
 def u2net(spatial_dims, in_channels, out_channels):
-    return U2Net(spatial_dims, in_channels, out_channels, channels=(8, 8, 8), norm="instance")
+    return U2Net(spatial_dims, in_channels, out_channels, channels=(8, 8), norm="instance")
 
 
 def segnet(spatial_dims, in_channels, out_channels):
@@ -273,7 +273,8 @@ def test_onnx_gives_the_same_logits(member, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     network, x = member
     expected = network.eval()(x).detach()
-    torch.onnx.export(network, (x,), str(tmp_path / "network.onnx"), dynamo=True, verbose=False)
+    # As the network was traced: what onnxscript's optimiser makes of it is onnxscript's, and takes as long again.
+    torch.onnx.export(network, (x,), str(tmp_path / "network.onnx"), dynamo=True, verbose=False, optimize=False)
     session = runtime.InferenceSession(str(tmp_path / "network.onnx"), providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     torch.testing.assert_close(torch.from_numpy(logits), expected, atol=1e-4, rtol=1e-4)
@@ -299,7 +300,7 @@ def test_it_overfits_one_case(member):
         optimiser.zero_grad()
         torch.nn.functional.cross_entropy(full_resolution(network.train()(image)), target).backward()
         optimiser.step()
-        if step % 40 == 0:
+        if step % 20 == 0:
             with torch.no_grad():
                 prediction = network.eval()(image).argmax(1)
             pairs = [(prediction == k, target == k) for k in (1, 2)]

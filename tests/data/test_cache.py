@@ -36,6 +36,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.geometry import Grid
 from pipeline.io import write_volume
 from pipeline.transforms import ForegroundIndicesd, LoadImageStackd, NormalizeChannelsd, RandSpatialPatchd
+from tests.commands import at_once
 
 AFFINE = np.array([[-1.5, 0, 0, 20], [0, 0, 2.0, -7], [0, 1.1, 0, 3], [0, 0, 0, 1]])
 
@@ -559,39 +560,22 @@ from pathlib import Path
 from monai.transforms import Compose
 from tests.data.test_cache import dataset, steps
 items, folder, gate = json.loads(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
-gate.with_name(f"ready-{os.getpid()}").touch()
-while not gate.exists():
+(gate / str(os.getpid())).touch()
+while len(list(gate.iterdir())) < 2:
     time.sleep(0.001)
 kept = dataset(items, folder, workers=2)
 print(json.dumps([kept.on_disk, [float(kept[i]["image"].double().sum()) for i in range(len(kept))]]))
 """
 
 
-def started(items, folder, gate):
-    return subprocess.Popen(
-        [sys.executable, "-c", PROCESS, json.dumps(items), str(folder), str(gate)],
-        cwd=Path(__file__).parents[2],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def test_two_processes_that_prepare_one_dataset_at_once(items, tmp_path):
     folder, gate = tmp_path / "cache", tmp_path / "gate"
-    processes = [started(items, folder, gate) for _ in range(2)]
-    try:
-        while len(list(tmp_path.glob("ready-*"))) < 2:
-            assert all(process.poll() is None for process in processes)
-        gate.touch()
-        said = [process.communicate(timeout=100) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+    gate.mkdir()
+    said = at_once(2, "-c", PROCESS, json.dumps(items), folder, gate)
     chain = Compose(steps())
     expected = [3, [float(chain(item)["image"].double().sum()) for item in items]]
-    assert [json.loads(out) for out, _ in said] == [expected] * 2, said
-    assert not [error for _, error in said if "amaged" in error or "kept" in error]
+    assert [json.loads(done.stdout) for done in said] == [expected] * 2, said
+    assert not [done.stderr for done in said if "amaged" in done.stderr or "kept" in done.stderr]
     assert len(entries(folder)) == 3
     assert not list((folder / "prepared-cases").glob("*.tmp"))
     assert new_entries(items, folder) == 0

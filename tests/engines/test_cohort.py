@@ -1,10 +1,8 @@
 import csv
 import json
 import os
-import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -16,6 +14,7 @@ from monai.transforms import Compose, LoadImaged, Orientationd
 from pipeline.engines.cohort import predict_cohort
 from pipeline.errors import DataError
 from pipeline.inference import Restored, SaveImageOnGridd, SlidingWindowInferer
+from tests.commands import python
 
 unix = pytest.mark.skipif(sys.platform == "win32", reason="needs Unix's names and limits")
 
@@ -241,13 +240,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)  # a disk wit
 result = run(items(*[1] * 6), Path(sys.argv[1]), preprocessing=lambda item: prepare(spoil(item)))
 print(result.counts["done"], result.exit_code, result.unwritten, result.outcomes[3].reason)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "out", "100"],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python("-c", code, tmp_path / "out", "100")
     assert done.stdout.startswith("4 1 file "), done.stderr
     assert "predictions.csv: found a file that can't be written (file too large)" in done.stdout
     assert "its trace is not in failures.log: File too large" in done.stdout

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 
 from pipeline.engines.cohort_history import History
 from pipeline.io.journal import read_journal
+from tests.commands import python, ranks
 from tests.engines.small_cohort import whole, write_cases
 
 pytestmark = [
@@ -18,21 +17,9 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="needs Unix's processes and signals"),
 ]
 
-ROOT = Path(__file__).parents[2]
-
-
-def python(*words, status=0) -> str:
-    """Standard output of a Python process that ends with ``status``."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, *map(str, words)], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == status, done.stderr[-8000:]
-    return done.stdout
-
 
 def test_a_kill_at_any_moment_costs_the_cases_under_way_and_no_more(tmp_path):
-    lines = python(Path(__file__).with_name("killed_cohort.py"), tmp_path, "--moments", "6").splitlines()
+    lines = python(Path(__file__).with_name("killed_cohort.py"), tmp_path, "--moments", "6").stdout.splitlines()
     rows = [json.loads(line) for line in lines]
     assert len(rows) == 6
     assert sum(row["killed"] for row in rows) >= 5  # the last calls may come in less of them than were counted
@@ -46,8 +33,7 @@ def test_a_kill_at_any_moment_costs_the_cases_under_way_and_no_more(tmp_path):
 def test_two_processes_share_a_cohort_and_go_on_where_one_was_killed(tmp_path):
     items = write_cases(tmp_path / "scans", 7, broken=(2,))
     out, script = tmp_path / "out", Path(__file__).with_name("cohort_distributed.py")
-    words = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script, tmp_path)
-    python(*words, "killed", "case-5", status=1)
+    ranks(2, script, tmp_path, "killed", "case-5", fails=True)
     assert not list(out.glob("*.csv"))
     journals = sorted(out.glob("predictions.*.jsonl"))
     shares = [{line["case"] for line in read_journal(path)} for path in journals]
@@ -58,7 +44,7 @@ def test_two_processes_share_a_cohort_and_go_on_where_one_was_killed(tmp_path):
     history.read()
     done = {case for (_, case), outcome in history.outcomes.items() if outcome.status == "done"}
 
-    python(*words, "again")
+    ranks(2, script, tmp_path, "again")
     reports = [json.loads((tmp_path / f"again-{rank}.json").read_text()) for rank in range(2)]
     cases = [item["case_id"] for item in items]
     for report in reports:  # each process has the whole result

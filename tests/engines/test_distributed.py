@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from pipeline.engines import join
 from pipeline.errors import ConfigError
+from tests.commands import python
 
 ONE_PROCESS = """
 import os
@@ -33,14 +31,9 @@ print("threads left:", talking())
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads' names are read from /proc")
-def test_no_thread_is_left_that_could_end_a_closing_process(tmp_path):
+def test_no_thread_is_left_that_could_end_a_closing_process():
     environment = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    result = subprocess.run(
-        [sys.executable, "-c", ONE_PROCESS],
-        capture_output=True, text=True, check=False, env=os.environ | environment | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert "threads left: 0" in result.stdout
+    assert "threads left: 0" in python("-c", ONE_PROCESS, **environment).stdout
 
 
 def test_a_process_that_torchrun_did_not_start_is_told_how(monkeypatch):

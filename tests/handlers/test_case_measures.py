@@ -2,9 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,9 +13,9 @@ from monai.engines import SupervisedEvaluator
 from monai.handlers import TensorBoardStatsHandler
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import pipeline
 from pipeline.errors import DataError, GeometryError
 from pipeline.handlers import CaseMeasures
+from tests.commands import ranks
 
 AFFINE = torch.diag(torch.tensor([-1.0, 2.0, 5.0, 1.0], dtype=torch.float64))
 CLASSES = {"1": "anterior", "2": "posterior part"}
@@ -178,12 +175,7 @@ def test_refusals_name_the_case():
 @pytest.mark.slow
 def test_two_processes_count_every_case_once(tmp_path):
     """Five cases on two ranks: the sampler repeats one to fill up, and no figure counts it twice."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(pipeline.__file__).parents[1])}
-    script = Path(__file__).with_name("evaluate_distributed.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    done = subprocess.run([*command, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-
+    ranks(2, Path(__file__).with_name("evaluate_distributed.py"), tmp_path)
     expected_dice = {f"case-{i}": 2 * (5 - i) / (10 - i) for i in range(5)}
     for rank in range(2):
         report = json.loads((tmp_path / f"rank-{rank}.json").read_text(encoding="utf-8"))

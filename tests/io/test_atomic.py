@@ -12,6 +12,7 @@ from pipeline.errors import DataError
 from pipeline.geometry import Grid
 from pipeline.io import read_volume, write_section, write_volume
 from pipeline.io.atomic import write_text
+from tests.commands import python
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 START = """
@@ -27,23 +28,14 @@ path = sys.argv[1]
 unix = pytest.mark.skipif(sys.platform == "win32", reason="needs Unix's rights and limits")
 
 
-def child(code: str, path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", START + code, str(path)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 @unix
 def test_a_process_that_is_killed_leaves_a_hidden_file_at_most(tmp_path):
     path = tmp_path / "a.nii.gz"
     code = "os.replace = lambda *names: (print('ready', flush=True), sys.stdin.read())\nwrite_volume(path, array, grid)"
-    with child(code, path) as process:
-        assert process.stdout.readline() == "ready\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", START + code, path], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"ready\n"
         process.kill()
     left = [file.name for file in tmp_path.iterdir()]
     assert len(left) == 1
@@ -59,9 +51,7 @@ def test_a_process_that_is_killed_leaves_a_hidden_file_at_most(tmp_path):
 def test_a_disk_that_takes_no_more(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000)); write_volume(path, array, grid)"
-    with child(code, path) as process:
-        _, errors = process.communicate()
-    assert process.returncode == 1
+    errors = python("-c", START + code, path, status=1).stderr
     assert f"DataError: file {path}: found a file that can't be written (file too large)" in errors
     assert list(tmp_path.iterdir()) == []
 
@@ -72,10 +62,8 @@ def test_a_folder_without_the_right_to_write(tmp_path):
     folder.mkdir()
     folder.chmod(0o555)
     code = "os.geteuid() or os.setuid(65534); write_volume(path, array, grid)"
-    with child(code, folder / "a.nii") as process:
-        _, errors = process.communicate()
+    errors = python("-c", START + code, folder / "a.nii", status=1).stderr
     folder.chmod(0o755)
-    assert process.returncode == 1
     assert "permission denied); to fix it: choose a folder for which you have the rights" in errors
     assert list(folder.iterdir()) == []
 
@@ -142,8 +130,7 @@ def test_a_text_keeps_what_utf8_has_no_letter_for(tmp_path):
 def test_a_text_or_a_checkpoint_without_room_leaves_the_older_one(tmp_path, code):
     (tmp_path / "a").write_text("older")
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
-    with child(limit + code, tmp_path / "a") as process:
-        said = process.communicate()[1]
+    said = python("-c", START + limit + code, tmp_path / "a", status=1).stderr
     assert "DataError" in said.splitlines()[-1]
     assert "a file that can't be written (file too large)" in said
     assert os.listdir(tmp_path) == ["a"]

@@ -74,7 +74,8 @@ def test_the_installed_command_builds_and_trains_from_another_folder(scripts: Pa
     command = scripts / "pipeline"
     assert "stroke_perfusion_segmentation: up to date" in run(command, "build", "--check", folder=tmp_path)
     run(command, "phantom", "scans", "--cases", "4", "--seed", "1", folder=tmp_path)
-    words = ["stroke_perfusion_segmentation", "--data", "scans", "--out", "run", "max_epochs=1"]
+    small = ["spacing_mm=[3.0,3.0,-1.0]", "patch_size=[32,32,8]", "network_def#channels=[4,8,8,8]", "precision=float32"]
+    words = ["stroke_perfusion_segmentation", "--data", "scans", "--out", "run", "max_epochs=1", *small]
     run(command, "train", *words, folder=tmp_path)
     assert list((tmp_path / "run").rglob("*.pt"))
     assert list((tmp_path / "run").rglob("events.out.tfevents*"))
