@@ -69,7 +69,7 @@ def restore_to_grid(
         straight = np.zeros((3, 3), dtype=bool)
         straight[sources, range(3)] = True
         to_scores[:3, :3] *= straight
-    activation = "softmax" if regions is None else "sigmoid"
+    activation = None if not softmax else "softmax" if regions is None else "sigmoid"
     labels, probabilities = torch.empty(0), None
     for place, piece in _pieces(scores):
         if flat:
@@ -92,8 +92,16 @@ def restore_to_grid(
             inside: Any = ... if sources is not None else _inside(to_piece, target, low, high).to(piece.device)
             to_piece[:3, 3] -= [part.start for part in place]
             lengths = [part.stop - part.start for part in target]
-            needed = keep_probabilities or regions is not None
-            values = _values(piece, to_piece, lengths, sources, activation if softmax else None, needed)
+            near, to_near = crop(piece, to_piece, lengths)
+            coordinates = None if sources is None else axis_coordinates(to_near, lengths, sources)
+            if sources is None or coordinates is None:
+                values = sampled(_activated(near, activation), to_near, lengths)
+            elif regions is not None or keep_probabilities or any(np.any(c % 1) for c in coordinates):
+                values = sampled_along_axes(_activated(near, activation), coordinates, sources)
+            else:  # voxels are only moved, and of their scores nothing but the order matters
+                found = _most_probable(near).to(labels.dtype)
+                labels[target] = sampled_along_axes(found[None], coordinates, sources)[0]
+                continue
             found = _most_probable(values) if regions is None else _of_regions(values, regions)
             labels[target][inside] = found[inside].to(labels.dtype)
             if probabilities is not None:
@@ -158,24 +166,12 @@ def _inside(to_scores: np.ndarray, target: Box, low: np.ndarray, high: np.ndarra
     return torch.from_numpy(((at >= low) & (at < high + _ROUNDING)).all(axis=-1))
 
 
-def _values(
-    piece: torch.Tensor,
-    to_piece: np.ndarray,
-    shape: Sequence[int],
-    sources: Sequence[int] | None,
-    activation: str | None,
-    needed: bool,
-) -> torch.Tensor:
-    """Probabilities (K, *shape) of a slab; scores where their order is all that is needed and voxels are only moved."""
-    near, to_near = crop(piece, to_piece, shape)
-    coordinates = None if sources is None else axis_coordinates(to_near, shape, sources)
-    if needed or coordinates is None or any(np.any(c % 1) for c in coordinates):
-        near = near.float()
-        if activation is not None:
-            near = near.softmax(0) if activation == "softmax" else near.sigmoid()
-    if coordinates is None or sources is None:
-        return sampled(near, to_near, shape)
-    return sampled_along_axes(near, coordinates, sources)
+def _activated(scores: torch.Tensor, activation: str | None) -> torch.Tensor:
+    """Probabilities (K, *S), float32."""
+    scores = scores.float()
+    if activation is None:
+        return scores
+    return scores.softmax(0) if activation == "softmax" else scores.sigmoid()
 
 
 def _most_probable(values: torch.Tensor) -> torch.Tensor:
