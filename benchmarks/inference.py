@@ -2,7 +2,7 @@
 
     python benchmarks/inference.py speed [--implementations bare ours ours:auto monai nnunet] [--size 192 192 96]
     python benchmarks/inference.py sparse             # the same on a volume of which a quarter holds content
-    python benchmarks/inference.py memory [--size 512 512 600] [--classes 105] [--overlap 0.5]
+    python benchmarks/inference.py memory [--size 512 512 600] [--classes 105] [--runtime float32+compiled]
     python benchmarks/inference.py batches [--device cuda]  # windows, and mirror images, at once or one by one
     python benchmarks/inference.py tiles              # the overlap-tile strategy against sliding windows, in 2D
 
@@ -149,6 +149,7 @@ def speed(options: argparse.Namespace) -> None:
                 if found.returncode:
                     raise SystemExit(found.stderr)
                 rows.setdefault(name, []).append(json.loads(found.stdout.splitlines()[-1]))
+                print(f"{name}: {rows[name][-1]['seconds']:.2f} s", file=sys.stderr, flush=True)
         reference = np.load(results["monai"]) if "monai" in rows else None
         for name, runs in rows.items():
             seconds = min(run["seconds"] for run in runs)
@@ -189,7 +190,14 @@ def memory(options: argparse.Namespace) -> None:
     image.meta |= {"original_affine": np.diag([1 / options.own_grid] * 3 + [1.0]), "spatial_shape": own}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     net = network(1, options.classes, options.features)
-    inferer = SlidingWindowInferer(options.window, overlap=options.overlap, memory_mib=options.memory_mib)
+    runtime = Runtime(options.runtime, cache_dir=None) if options.runtime else None
+    inferer = SlidingWindowInferer(
+        options.window, overlap=options.overlap, memory_mib=options.memory_mib, runtime=runtime
+    )
+    if runtime is not None:
+        inferer(
+            image[None, :, : options.window[0], : options.window[1], : options.window[2]], net
+        )  # built and compared
     began = time.perf_counter()
     if options.one == "slabs":
         pred = inferer.slabs(image[None], net)
@@ -254,6 +262,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int)
     parser.add_argument("--features", type=int, nargs="+")
     parser.add_argument("--memory_mib", type=float, default=512)
+    parser.add_argument("--runtime", help="how the network is run; as it is by default")
     parser.add_argument("--own_grid", type=float, default=1.0, help="voxels of the case's own grid per voxel")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline import networks
 from pipeline.inference import Runtime, SlidingWindowInferer
 from pipeline.inference.features import Features, has_fewer_features
 from pipeline.networks import MultiEncoderUNet, UNet
@@ -38,6 +39,18 @@ class Counted(nn.Module):
 def network(classes=20, spatial_dims=3):
     torch.manual_seed(0)
     return UNet(spatial_dims, 1, classes, channels=[4, 8]).eval()
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+@pytest.mark.parametrize(
+    "kind", [kind for kind in map(networks.__dict__.get, networks.__all__) if hasattr(kind, "last_convolution")]
+)
+def test_the_named_convolution_is_the_last_thing_that_a_network_does(kind, spatial_dims):
+    torch.manual_seed(0)
+    net, x = kind(spatial_dims, 2, 9, channels=[4, 8]).eval(), torch.randn(1, 2, *(8, 12, 4)[:spatial_dims])
+    features = Features(net)
+    assert features(x).shape[1] == 4
+    assert torch.equal(features.logits(features(x)), net(x))
 
 
 @pytest.mark.parametrize("settings", [{}, {"mirror_axes": [0, 2]}, {"scales": [1.0, 0.75]}, {"overlap": 0.0}])
