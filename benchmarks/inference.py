@@ -194,10 +194,9 @@ def memory(options: argparse.Namespace) -> None:
     inferer = SlidingWindowInferer(
         options.window, overlap=options.overlap, memory_mib=options.memory_mib, runtime=runtime
     )
-    if runtime is not None:
-        inferer(
-            image[None, :, : options.window[0], : options.window[1], : options.window[2]], net
-        )  # built and compared
+    if runtime is not None:  # is built, and compared with float32
+        corner = tuple(slice(0, n) for n in options.window)
+        inferer(image[(None, slice(None), *corner)], net)
     began = time.perf_counter()
     if options.one == "slabs":
         pred = inferer.slabs(image[None], net)
