@@ -1,15 +1,18 @@
 """Inference against its peers and against the bare windows; and the memory of a volume of many classes.
 
-    python benchmarks/inference.py speed [--implementations bare ours monai nnunet] [--size 192 192 96] [--rounds 3]
+    python benchmarks/inference.py speed [--implementations bare ours ours:auto monai nnunet] [--size 192 192 96]
     python benchmarks/inference.py sparse             # the same on a volume of which a quarter holds content
-    python benchmarks/inference.py memory [--size 512 512 600] [--classes 105] [--overlap 0.5]
+    python benchmarks/inference.py memory [--size 512 512 600] [--classes 105] [--runtime float32+compiled]
     python benchmarks/inference.py batches [--device cuda]  # windows, and mirror images, at once or one by one
     python benchmarks/inference.py tiles              # the overlap-tile strategy against sliding windows, in 2D
 
-``speed``: same network, same windows, same machine. Every implementation runs in a process of its own, one after the
-other, ``rounds`` times; the best seconds count (the least disturbed). Prints one JSON line for each: ``seconds``,
-``peak_mib`` (resident memory of the process at its highest), ``to_bare`` (seconds / those of the bare windows),
-``agreement`` (share of voxels with the label that MONAI gives). What is not installed is left out, and said so.
+``speed``: same weights, same windows, same machine. Every implementation runs in a process of its own, one after the
+other, ``rounds`` times; the best seconds count (the least disturbed). ``ours`` runs the network as it is, ``ours:NAME``
+by a runtime, built and probed before the clock starts. ``monai`` and ``nnunet`` are as they come: a network of torch's
+own layers, and memory as the system gives it; ``monai_memory_kept`` has both from this project. Prints one JSON line
+for each: ``seconds``, ``peak_mib`` (resident memory of the process at its highest), ``to_bare`` (seconds / those of the
+bare windows), ``against_monai`` (MONAI's seconds / these), ``agreement`` (share of voxels with the label that MONAI
+gives) and ``difference`` (the largest between the logits). What is not installed is left out, and said so.
 
 ``memory``: labels on the case's own grid, from slabs and, where the logits fit the memory, from the whole volume; both
 results have to be the same. Prints seconds and peak memory.
@@ -34,12 +37,15 @@ from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer as MonaiInferer
 
 from pipeline.engines import initialise
-from pipeline.inference import OverlapTileInferer, Restored, SlidingWindowInferer, mirrored, window_corners
+from pipeline.inference import OverlapTileInferer, Restored, Runtime, SlidingWindowInferer, mirrored, window_corners
 from pipeline.networks import UNet, UNetAsPublished
+from pipeline.networks.convolution3d import Convolution3d
+from pipeline.networks.instance_norm import InstanceNorm
+from pipeline.networks.transposed_convolution import TransposedConvolution3d
 
 # Further ones are added here, and in `predictor`.
-IMPLEMENTATIONS = ("bare", "ours", "monai", "monai_memory_kept", "nnunet")
-KEEP_MEMORY = {"bare", "ours", "monai_memory_kept"}  # as `pipeline predict` does; the peers run as they come
+IMPLEMENTATIONS = ("bare", "ours", "ours:auto", "monai", "monai_memory_kept", "nnunet")
+AS_THEY_COME = {"monai", "nnunet"}
 
 
 def volume(size: list[int], channels: int, sparse: bool = False) -> torch.Tensor:
@@ -59,6 +65,21 @@ def network(channels: int, classes: int, features: list[int]) -> torch.nn.Module
     return UNet(3, channels, classes, channels=features).eval()
 
 
+def of_torchs_layers(network: torch.nn.Module) -> torch.nn.Module:
+    """The network with torch's own layers, of the same weights, as MONAI's and nnU-Net's networks have them."""
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, Convolution3d):
+                child.__class__ = torch.nn.Conv3d
+            elif isinstance(child, TransposedConvolution3d):
+                child.__class__ = torch.nn.ConvTranspose3d
+            elif isinstance(child, InstanceNorm):
+                norm = torch.nn.InstanceNorm3d(child.channels, child.eps, affine=True).train(child.training)
+                norm.weight, norm.bias = child.weight, child.bias
+                setattr(module, name, norm)
+    return network
+
+
 def predictor(name: str, net: torch.nn.Module, options: argparse.Namespace) -> Callable[[torch.Tensor], torch.Tensor]:
     """(image) -> logits (1, K, *size), or None of the bare windows."""
     window, overlap = options.window, options.overlap
@@ -70,8 +91,11 @@ def predictor(name: str, net: torch.nn.Module, options: argparse.Namespace) -> C
                 net(image[(slice(None), slice(None), *place)].contiguous())
 
         return bare
-    if name == "ours":
-        return lambda image: SlidingWindowInferer(window, overlap=overlap)(image, net)
+    if name.startswith("ours"):
+        runtime = name.partition(":")[2]
+        chosen = Runtime(runtime, work=range(1000), cache_dir=options.folder) if runtime else None
+        inferer = SlidingWindowInferer(window, overlap=overlap, runtime=chosen)
+        return lambda image: inferer(image, net)
     if name.startswith("monai"):
         return lambda image: MonaiInferer(window, overlap=overlap, mode="gaussian")(image, net)
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -90,30 +114,34 @@ def predictor(name: str, net: torch.nn.Module, options: argparse.Namespace) -> C
 
 
 def one(options: argparse.Namespace) -> None:
-    """One implementation, in this process; its labels are left in a file."""
-    if options.one in KEEP_MEMORY:
+    """One implementation, in this process; its logits are left in a file."""
+    net = network(3, options.classes, options.features)
+    if options.one in AS_THEY_COME:
+        net = of_torchs_layers(net)
+    else:
         initialise()
+    net = net.to(options.device)
     image = volume(options.size, 3, options.command == "sparse").to(options.device)
-    net = network(3, options.classes, options.features).to(options.device)
     run = predictor(options.one, net, options)
     with torch.no_grad():
-        net(image[..., : options.window[0], : options.window[1], : options.window[2]])
+        first = image[..., : options.window[0], : options.window[1], : options.window[2]]
+        (run if ":" in options.one else net)(first)
         results: list = []
         seconds = timed(lambda: results.append(run(image)), options.device)
         logits = results[0]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if logits is not None:
-        np.save(options.labels, logits.argmax(1).cpu().numpy().astype(np.uint8))
+        np.save(options.result, logits.float().cpu().numpy())
     print(json.dumps({"seconds": seconds, "peak_mib": peak}))
 
 
 def speed(options: argparse.Namespace) -> None:
     rows: dict[str, list[dict]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        labels = {name: Path(folder) / f"{name}.npy" for name in options.implementations}
+        results = {name: Path(folder) / f"{name}.npy" for name in options.implementations}
         for _ in range(options.rounds):
             for name in options.implementations:
-                command = [sys.executable, *sys.argv, "--one", name, "--labels", str(labels[name])]
+                command = [sys.executable, *sys.argv, "--one", name, "--result", str(results[name]), "--folder", folder]
                 found = subprocess.run(command, capture_output=True, text=True)
                 if "No module named 'nnunetv2'" in found.stderr:
                     print(json.dumps({"implementation": name, "left_out": "not installed"}), flush=True)
@@ -121,15 +149,19 @@ def speed(options: argparse.Namespace) -> None:
                 if found.returncode:
                     raise SystemExit(found.stderr)
                 rows.setdefault(name, []).append(json.loads(found.stdout.splitlines()[-1]))
-        reference = np.load(labels["monai"]) if "monai" in rows else None
+                print(f"{name}: {rows[name][-1]['seconds']:.2f} s", file=sys.stderr, flush=True)
+        reference = np.load(results["monai"]) if "monai" in rows else None
         for name, runs in rows.items():
             seconds = min(run["seconds"] for run in runs)
             row = {"implementation": name, "seconds": round(seconds, 2)}
             row["peak_mib"] = round(min(run["peak_mib"] for run in runs))
             if "bare" in rows:
                 row["to_bare"] = round(seconds / min(run["seconds"] for run in rows["bare"]), 3)
-            if reference is not None and labels[name].exists():
-                row["agreement"] = round(float((np.load(labels[name]) == reference).mean()), 6)
+            if reference is not None and results[name].exists():
+                found = np.load(results[name])
+                row["against_monai"] = round(min(run["seconds"] for run in rows["monai"]) / seconds, 2)
+                row["agreement"] = round(float((found.argmax(1) == reference.argmax(1)).mean()), 6)
+                row["difference"] = float(f"{np.abs(found - reference).max():.1e}")
             print(json.dumps(row), flush=True)
 
 
@@ -143,7 +175,7 @@ def memory(options: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory() as folder:
             for way in ways:
                 path = Path(folder) / f"{way}.npy"
-                command = [sys.executable, *sys.argv, "--one", way, "--labels", str(path)]
+                command = [sys.executable, *sys.argv, "--one", way, "--result", str(path)]
                 found = subprocess.run(command, capture_output=True, text=True)
                 if found.returncode:
                     raise SystemExit(found.stderr)
@@ -158,7 +190,13 @@ def memory(options: argparse.Namespace) -> None:
     image.meta |= {"original_affine": np.diag([1 / options.own_grid] * 3 + [1.0]), "spatial_shape": own}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     net = network(1, options.classes, options.features)
-    inferer = SlidingWindowInferer(options.window, overlap=options.overlap, memory_mib=options.memory_mib)
+    runtime = Runtime(options.runtime, cache_dir=None) if options.runtime else None
+    inferer = SlidingWindowInferer(
+        options.window, overlap=options.overlap, memory_mib=options.memory_mib, runtime=runtime
+    )
+    if runtime is not None:  # is built, and compared with float32
+        corner = tuple(slice(0, n) for n in options.window)
+        inferer(image[(None, slice(None), *corner)], net)
     began = time.perf_counter()
     if options.one == "slabs":
         pred = inferer.slabs(image[None], net)
@@ -168,7 +206,7 @@ def memory(options: argparse.Namespace) -> None:
     row = {"way": options.one, "size": options.size, "classes": options.classes, "own_grid": own}
     row |= {"seconds": round(time.perf_counter() - began, 1), "before_mib": round(before)}
     row["peak_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    np.save(options.labels, labels.as_tensor().numpy())
+    np.save(options.result, labels.as_tensor().numpy())
     print(json.dumps(row))
 
 
@@ -223,12 +261,14 @@ def main() -> None:
     parser.add_argument("--classes", type=int)
     parser.add_argument("--features", type=int, nargs="+")
     parser.add_argument("--memory_mib", type=float, default=512)
+    parser.add_argument("--runtime", help="how the network is run; as it is by default")
     parser.add_argument("--own_grid", type=float, default=1.0, help="voxels of the case's own grid per voxel")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    parser.add_argument("--labels", help=argparse.SUPPRESS)
+    parser.add_argument("--result", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     large = options.command == "memory"

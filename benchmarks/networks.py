@@ -2,7 +2,7 @@
 
     python benchmarks/networks.py [--threads 2] [--repeats 5] [--keep-memory]
     python benchmarks/networks.py --peers [ROW ...]    # 1x2x96^3 and 4x1x512^2; all rows, or some: unet-3d ...
-    python benchmarks/networks.py --norms      # instance norm and up-convolution against torch's
+    python benchmarks/networks.py --norms      # convolution, up-convolution and instance norm against torch's
 
 A ratio above 1 says how many times faster ours is. Candidates take turns, so that a drifting machine slows all
 of them; the median of the repeats counts. ``--keep-memory`` tells glibc to keep freed memory: bit-identical
@@ -25,6 +25,7 @@ from torch import nn
 
 import pipeline.networks
 from pipeline.networks import UNet
+from pipeline.networks.convolution3d import Convolution3d
 from pipeline.networks.instance_norm import InstanceNorm
 from pipeline.networks.transposed_convolution import TransposedConvolution3d
 
@@ -217,6 +218,13 @@ def compare_peers(
 
 
 def compare_norms(repeats: int) -> None:
+    print(f"convolution, batch 1, forward {'':9}{'torch Conv3d ms':>26}{'ours ms':>9}{'ratio':>7}")
+    for into, out, *size in ((1, 32, 40, 56, 40), (1, 8, 96, 96, 96), (3, 32, 64, 64, 64), (256, 256, 5, 7, 5)):
+        x = torch.randn(1, into, *size)
+        runs = {kind: forward(kind(into, out, 3, padding=1), x, False) for kind in (nn.Conv3d, Convolution3d)}
+        theirs, ours = median_seconds(runs, repeats).values()
+        label = f"{into} -> {out}, {'x'.join(map(str, size))}"
+        print(f"{label:38}{1e3 * theirs:19.2f}{1e3 * ours:9.2f}{theirs / ours:7.2f}", flush=True)
     print(f"up-convolution, batch 1, 64 -> 32, 32^3 {'':7}{'torch ConvTranspose3d ms':>26}{'ours ms':>9}{'ratio':>7}")
     for layout, memory_format in LAYOUTS.items():
         x = torch.randn(1, 64, 32, 32, 32).contiguous(memory_format=memory_format).requires_grad_()

@@ -11,13 +11,14 @@ of the foreground with it; ``start_s``, the first prediction with what it builds
 what was built found on disk.
 
 ``--monai`` adds MONAI's SlidingWindowInferer twice: ``monai`` in this process, with the memory that it keeps
-(`pipeline.engines.keep_freed_memory`), and ``monai_as_it_comes`` in a process of its own, without. It fills small
-images up with zeros where a bundle mirrors, so its Dice is another.
+(`pipeline.engines.keep_freed_memory`), and ``monai_as_it_comes`` in a process of its own, without, and with torch's own
+layers in place of this project's. It fills small images up with zeros where a bundle mirrors, so its Dice is another.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import multiprocessing
 import statistics
@@ -26,6 +27,7 @@ import time
 from pathlib import Path
 
 import torch
+from inference import of_torchs_layers
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer as MonaiInferer
@@ -35,7 +37,7 @@ from pipeline.engines import keep_freed_memory
 from pipeline.errors import PipelineError
 from pipeline.inference import Runtime, SlidingWindowInferer
 from pipeline.inference.runtime import NAMES
-from pipeline.inference.runtime_choice import agreement, labels_of
+from pipeline.inference.runtime_agreement import agreement, labels_of
 from pipeline.inference.runtime_memory import machine
 from pipeline.metrics import measure_case
 
@@ -62,7 +64,8 @@ def main() -> None:
         inferers, started = {"float32": SlidingWindowInferer(window, overlap=overlap)}, {}
         if options.monai:
             inferers["monai"] = MonaiInferer(window, 1, overlap, mode="gaussian")
-            inferers["monai_as_it_comes"] = Elsewhere(network, window, overlap, options.threads)
+            peer = of_torchs_layers(copy.deepcopy(network))
+            inferers["monai_as_it_comes"] = Elsewhere(peer, window, overlap, options.threads)
         images = [case["image"].as_tensor()[None].to(device) for case in cases]
         for name in options.only:
             if name in inferers:

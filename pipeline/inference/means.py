@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from pipeline.networks.convolution3d import Convolution3d
+
 Run = Callable[[torch.Tensor], torch.Tensor]
 """Windows (B, C, *S) -> logits (B, K, *S), as the network itself does it."""
 
@@ -90,10 +92,13 @@ def in_channels_last(network: nn.Module) -> nn.Module:
     """A copy whose convolutions store their weights, and so give their maps, channels-last.
 
     Torch's instance norm would go back and forth between the layouts; on a CPU group norm with one group per channel,
-    which is the same function and keeps the layout, takes its place.
+    which is the same function and keeps the layout, takes its place. Torch's 3D convolution becomes `Convolution3d`,
+    which no single window of few channels slows down.
     """
     network = copy.deepcopy(network)
     for module in list(network.modules()):
+        if type(module) is nn.Conv3d:
+            module.__class__ = Convolution3d
         for name, norm in module.named_children():
             if isinstance(norm, nn.InstanceNorm2d | nn.InstanceNorm3d) and not norm.track_running_stats:
                 setattr(module, name, _as_group_norm(norm))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -69,7 +70,7 @@ def restore_to_grid(
         straight = np.zeros((3, 3), dtype=bool)
         straight[sources, range(3)] = True
         to_scores[:3, :3] *= straight
-    activation = "softmax" if regions is None else "sigmoid"
+    activation = None if not softmax else "softmax" if regions is None else "sigmoid"
     labels, probabilities = torch.empty(0), None
     for place, piece in _pieces(scores):
         if flat:
@@ -92,12 +93,18 @@ def restore_to_grid(
             inside: Any = ... if sources is not None else _inside(to_piece, target, low, high).to(piece.device)
             to_piece[:3, 3] -= [part.start for part in place]
             lengths = [part.stop - part.start for part in target]
-            needed = keep_probabilities or regions is not None
-            values = _values(piece, to_piece, lengths, sources, activation if softmax else None, needed)
-            found = _most_probable(values) if regions is None else _of_regions(values, regions)
+            near, to_near = crop(piece, to_piece, lengths)
+            coordinates = None if sources is None else axis_coordinates(to_near, lengths, sources)
+            sample = partial(_sampled, to_values=to_near, shape=lengths, coordinates=coordinates, sources=sources)
+            if regions is None and probabilities is None:
+                moved = coordinates is not None and not any(np.any(c % 1) for c in coordinates)
+                found = _labels_of_moved(near, sample) if moved else _labels_between(near, activation, sample)
+            else:
+                values = sample(_activated(near, activation))
+                found = _most_probable(values) if regions is None else _of_regions(values, regions)
+                if probabilities is not None:
+                    probabilities[(slice(None), *target)][:, inside] = values[:, inside]
             labels[target][inside] = found[inside].to(labels.dtype)
-            if probabilities is not None:
-                probabilities[(slice(None), *target)][:, inside] = values[:, inside]
         del piece  # not to be held while the network runs again
     if flat:
         return labels[..., 0], None if probabilities is None else probabilities[..., 0]
@@ -158,24 +165,44 @@ def _inside(to_scores: np.ndarray, target: Box, low: np.ndarray, high: np.ndarra
     return torch.from_numpy(((at >= low) & (at < high + _ROUNDING)).all(axis=-1))
 
 
-def _values(
-    piece: torch.Tensor,
-    to_piece: np.ndarray,
+def _sampled(
+    values: torch.Tensor,
+    to_values: np.ndarray,
     shape: Sequence[int],
+    coordinates: Sequence[np.ndarray] | None,
     sources: Sequence[int] | None,
-    activation: str | None,
-    needed: bool,
 ) -> torch.Tensor:
-    """Probabilities (K, *shape) of a slab; scores where their order is all that is needed and voxels are only moved."""
-    near, to_near = crop(piece, to_piece, shape)
-    coordinates = None if sources is None else axis_coordinates(to_near, shape, sources)
-    if needed or coordinates is None or any(np.any(c % 1) for c in coordinates):
-        near = near.float()
-        if activation is not None:
-            near = near.softmax(0) if activation == "softmax" else near.sigmoid()
     if coordinates is None or sources is None:
-        return sampled(near, to_near, shape)
-    return sampled_along_axes(near, coordinates, sources)
+        return sampled(values, to_values, shape)
+    return sampled_along_axes(values, coordinates, sources)
+
+
+def _activated(scores: torch.Tensor, activation: str | None) -> torch.Tensor:
+    """Probabilities (K, *S), float32."""
+    scores = scores.float()
+    if activation is None:
+        return scores
+    return scores.softmax(0) if activation == "softmax" else scores.sigmoid()
+
+
+def _labels_of_moved(scores: torch.Tensor, sample: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """Where voxels are only moved, the order of their scores is all that is needed, and one value of each is moved."""
+    return sample(_most_probable(scores)[None])[0]
+
+
+def _labels_between(
+    scores: torch.Tensor, activation: str | None, sample: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """The class whose interpolated probability is the largest.
+
+    That is at least 1 / K, so a class that is below it in all voxels here wins nowhere between them, and is left out:
+    of a hundred classes a handful is anywhere near.
+    """
+    values = _activated(scores, activation)
+    if activation is None:
+        return _most_probable(sample(values))
+    kept = (values.flatten(1).amax(1) > 0.99 / len(values)).nonzero().flatten()
+    return kept[_most_probable(sample(values[kept]))]
 
 
 def _most_probable(values: torch.Tensor) -> torch.Tensor:

@@ -84,6 +84,11 @@ class Runtime:
         self._settled: dict[int, _Settled] = {}
         self._images = 0  # so far
 
+    @property
+    def has_int8(self) -> bool:
+        """Whether a quantised network lies there, which stands for the whole of the network that it is made from."""
+        return self.name == INT8 or (self.quantized is not None and (self.quantized / RECORD).is_file())
+
     def __call__(
         self,
         network: Any,

@@ -29,7 +29,7 @@ def labels_of(logits: torch.Tensor) -> torch.Tensor | None:
     not finite."""
     if not all_finite(logits):
         return None
-    return (logits > 0).squeeze(1).to(torch.int16) if logits.shape[1] == 1 else logits.argmax(1).to(torch.int16)
+    return (logits > 0).squeeze(1).to(torch.int16) if logits.shape[1] == 1 else logits.max(1).indices.to(torch.int16)
 
 
 def agreement(

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from pipeline.data.case_error import lacks_memory
+from pipeline.inference.features import logits_from
 from pipeline.inference.means import Means, Run
 from pipeline.inference.runtime_agreement import agreement, labels_of
 from pipeline.inference.runtime_memory import PLAIN, RuntimeMemory, Trial, machine
@@ -148,7 +149,7 @@ class Choice:
         for batch in self.batches:
             took, logits = self._timed(run, batch)
             seconds.append(took)
-            outputs.append(labels_of(logits))
+            outputs.append(labels_of(logits_from(self.network, logits)))
             del logits  # of many classes they are large
             if PLAIN in self.trials and min(seconds) > _SLOW * self.trials[PLAIN].seconds * self.batch_size:
                 return Trial(min(seconds) / self.batch_size, refused="slower than float32")
@@ -198,7 +199,9 @@ class Choice:
     def _float32s(self) -> list[torch.Tensor | None]:
         """The labels of the examples."""
         if not self._reference:
-            self._reference = [labels_of(self._timed(self.network, batch)[1]) for batch in self.batches]
+            self._reference = [
+                labels_of(logits_from(self.network, self._timed(self.network, batch)[1])) for batch in self.batches
+            ]
         return self._reference
 
     def _shows_foreground(self) -> bool:

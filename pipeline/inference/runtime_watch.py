@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from pipeline.inference.features import logits_from
 from pipeline.inference.finite import all_finite
 from pipeline.inference.means import Run
 from pipeline.inference.runtime_agreement import labels_of
@@ -40,7 +41,7 @@ class Watched:
                 logger.warning("runtime %s gives logits that are not finite: float32 then", self.record["runtime"])
             self.record["float32_instead"] = self.record.get("float32_instead", 0) + 1
         if len(self.found) < self.wanted and windows.shape[1:] == self.size:
-            labels = labels_of(logits)
+            labels = labels_of(logits_from(self.network, logits))
             shown = [] if labels is None else labels.flatten(1).any(1).tolist()
             new = [windows[i : i + 1].clone() for i, foreground in enumerate(shown) if foreground]
             self.found += new[: self.wanted - len(self.found)]

@@ -10,16 +10,15 @@ import torch
 from monai.data import MetaTensor
 from monai.data.utils import compute_importance_map
 from monai.inferers import Inferer
-from monai.utils import fall_back_tuple
 
-from pipeline.errors import ConfigError
 from pipeline.inference.averaging import AVERAGES, mean_logits
 from pipeline.inference.blending import Blending
-from pipeline.inference.margin import output_margin, total_stride, window_around
+from pipeline.inference.features import Features, has_fewer_features, logits_from
+from pipeline.inference.fitting import fitted, per_axis, require
 from pipeline.inference.mirroring import mirrored
 from pipeline.inference.network_call import PRECISIONS, NetworkCall, predicted
-from pipeline.inference.padding import PADDING_MODES, pad
-from pipeline.inference.placement import Box, Placement, tile_starts, window_starts
+from pipeline.inference.padding import PADDING_MODES
+from pipeline.inference.placement import Box, Placement
 from pipeline.inference.rescaling import rescaled
 from pipeline.inference.runtime import Runtime
 from pipeline.inference.slabs import Slabs
@@ -39,6 +38,9 @@ class SlidingWindowInferer(Inferer):
 
     A network that loses a margin (``output_margin``) is run by the overlap-tile strategy, see `OverlapTileInferer`;
     here tiles may overlap in what they label, too, which matters where the network does not name its ``total_stride``.
+
+    Where a network names its ``last_convolution``, and that makes more logits than it takes features, windows are
+    blended before it, see `Features`: many classes then cost little more than few.
 
     Called, it returns the logits of the whole image. ``slabs`` gives the same logits piece by piece, for an image whose
     logits are more than the memory holds.
@@ -97,16 +99,16 @@ class SlidingWindowInferer(Inferer):
         memory_mib: float = 512,
     ) -> None:
         overlaps = [overlap] if isinstance(overlap, (int, float)) else overlap
-        _require("overlap", overlap, all(0 <= share < 1 for share in overlaps), "at least 0 and below 1")
-        _require("mode", mode, mode in ("gaussian", "constant"), "gaussian or constant")
-        _require("padding_mode", padding_mode, padding_mode in PADDING_MODES, f"one of {', '.join(PADDING_MODES)}")
+        require("overlap", overlap, all(0 <= share < 1 for share in overlaps), "at least 0 and below 1")
+        require("mode", mode, mode in ("gaussian", "constant"), "gaussian or constant")
+        require("padding_mode", padding_mode, padding_mode in PADDING_MODES, f"one of {', '.join(PADDING_MODES)}")
         auto = sw_batch_size == "auto"
-        _require("sw_batch_size", sw_batch_size, auto or int(sw_batch_size) >= 1, "at least 1, or auto")
-        _require("precision", precision, precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
-        _require("average", average, average in AVERAGES, f"one of {', '.join(AVERAGES)}")
-        _require("scales", scales, _are_scales(scales), f"a list of numbers from {_SMALLEST} to {1 / _SMALLEST:.0f}")
-        _require("background", background, background is None or 0 <= background < 1, "none, or from 0 to below 1")
-        _require("memory_mib", memory_mib, memory_mib >= 0, "0 or more")
+        require("sw_batch_size", sw_batch_size, auto or int(sw_batch_size) >= 1, "at least 1, or auto")
+        require("precision", precision, precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+        require("average", average, average in AVERAGES, f"one of {', '.join(AVERAGES)}")
+        require("scales", scales, _are_scales(scales), f"a list of numbers from {_SMALLEST} to {1 / _SMALLEST:.0f}")
+        require("background", background, background is None or 0 <= background < 1, "none, or from 0 to below 1")
+        require("memory_mib", memory_mib, memory_mib >= 0, "0 or more")
         self.roi_size = roi_size
         self.sw_batch_size = sw_batch_size
         self.overlap = overlap
@@ -124,6 +126,7 @@ class SlidingWindowInferer(Inferer):
         self.scales = tuple(scales)
         self.background = background
         self.memory_mib = memory_mib
+        self._features: dict[int, tuple[Network, Features]] = {}  # with the network, so that its id stays its own
 
     @torch.no_grad()
     def __call__(self, inputs: torch.Tensor, network: Network, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -159,16 +162,14 @@ class SlidingWindowInferer(Inferer):
             network, args, kwargs: as for a call; the network runs while the slabs are iterated over.
         """
         images = _plain(inputs)
-        _require("images", len(images), len(images) == 1, "one at a time in slabs")
-        placement, padded = self._placed(images, network)
+        require("images", len(images), len(images) == 1, "one at a time in slabs")
+        placement, padded = self._fitted(images, network)
 
         def blocks() -> Iterator[tuple[Box, torch.Tensor]]:
             if self.scales != (1.0,):
                 yield tuple(slice(0, n) for n in images.shape[2:]), self(images, network, *args, **kwargs)[0]
                 return
-            windows = self._windows(images, network, placement, padded, args, kwargs)
-            importance = self._importance(placement, self.device or images.device)
-            yield from Blending(placement, importance, int(self.memory_mib * 2**20)).blocks(windows)
+            yield from self._blocks(images, network, placement, padded, args, kwargs, int(self.memory_mib * 2**20))
 
         return Slabs(images.shape[2:], placement.order, blocks)
 
@@ -178,40 +179,48 @@ class SlidingWindowInferer(Inferer):
         return lambda windows: run(windows, *args, **kwargs)
 
     def _whole(self, images: torch.Tensor, network: Network, args: Any, kwargs: Any) -> torch.Tensor:
-        placement, padded = self._placed(images, network)
-        windows = self._windows(images, network, placement, padded, args, kwargs)
-        importance = self._importance(placement, self.device or images.device)
+        placement, padded = self._fitted(images, network)
         logits = torch.empty(0)
-        for b in range(len(images)):
-            for place, block in Blending(placement, importance).blocks(islice(windows, len(placement))):
-                if not logits.numel():
-                    logits = block.new_empty((len(images), len(block), *images.shape[2:]))
-                logits[b][(slice(None), *place)] = block
+        for number, (place, block) in enumerate(self._blocks(images, network, placement, padded, args, kwargs)):
+            if not logits.numel():
+                logits = block.new_empty((len(images), len(block), *images.shape[2:]))
+            logits[number // len(placement)][(slice(None), *place)] = block
         return logits
 
-    def _placed(self, images: torch.Tensor, network: Network) -> tuple[Placement, torch.Tensor]:
-        """Where the windows lie, and the images filled up so that they hold all of them."""
-        spatial_dims = images.ndim - 2
-        _require("inputs of shape", tuple(images.shape), spatial_dims in (2, 3), "(B, C, H, W) or (B, C, H, W, D)")
-        window = self._per_axis("roi_size", self.roi_size, spatial_dims)
-        overlap = self._per_axis("overlap", self.overlap, spatial_dims)
-        margin = output_margin(network, spatial_dims)
-        size = images.shape[2:]
-        window = fall_back_tuple(window, window_around(size, network, margin))
-        tile = tuple(w - 2 * m for w, m in zip(window, margin, strict=True))
-        _require("windows of", window, min(tile) > 0, f"more than twice the network's margin of {margin}")
-        if any(margin):
-            starts = tile_starts(size, tile, overlap, total_stride(network, spatial_dims))
-            # Mirrored by the margin, and at the end by what the last tile reaches over.
-            widths = [(m, s[-1] + t - n + m) for m, s, t, n in zip(margin, starts, tile, size, strict=True)]
-            inside: Box = tuple(slice(0, n) for n in size)
-        else:
-            missing = [max(w - n, 0) for w, n in zip(window, size, strict=True)]
-            widths = [(n // 2, n - n // 2) for n in missing]
-            inside = tuple(slice(before, before + n) for (before, _), n in zip(widths, size, strict=True))
-            starts = window_starts([n + m for n, m in zip(size, missing, strict=True)], window, overlap)
-        placement = Placement(tuple(window), tile, starts, inside)
-        return placement, pad(images, widths, self.padding_mode, self.cval)
+    def _fitted(self, images: torch.Tensor, network: Network) -> tuple[Placement, torch.Tensor]:
+        return fitted(images, network, self.roi_size, self.overlap, self.padding_mode, self.cval)
+
+    def _blocks(
+        self,
+        images: torch.Tensor,
+        network: Network,
+        placement: Placement,
+        padded: torch.Tensor,
+        args: Any,
+        kwargs: Any,
+        memory_bytes: int | None = None,
+    ) -> Iterator[tuple[Box, torch.Tensor]]:
+        """Final logits (K, *block) and their place, of one image after the other."""
+        network = self._blended(network)
+        windows = self._windows(images, network, placement, padded, args, kwargs)
+        importance = self._importance(placement, self.device or images.device)
+        for _ in images:
+            of_image = islice(windows, len(placement))
+            for place, block in Blending(placement, importance, memory_bytes).blocks(of_image):
+                yield place, logits_from(network, block[None])[0]
+                del block  # not to be held while the network runs again
+
+    def _blended(self, network: Network) -> Network:
+        """What gives the values that are blended: the network, or its features where these are fewer.
+
+        Not where a window's answer is no linear function of its features, or is known by its classes alone.
+        """
+        linear = not self.mirror_axes or self.average == "logits"
+        as_a_whole = self.background is not None or (self.runtime is not None and self.runtime.has_int8)
+        if not linear or as_a_whole or not has_fewer_features(network):
+            return network
+        assert isinstance(network, torch.nn.Module)
+        return self._features.setdefault(id(network), (network, Features(network)))[1]
 
     def _windows(
         self, images: torch.Tensor, network: Network, placement: Placement, padded: torch.Tensor, args: Any, kwargs: Any
@@ -241,18 +250,10 @@ class SlidingWindowInferer(Inferer):
 
     def _importance(self, placement: Placement, device: torch.device | str) -> torch.Tensor | None:
         """Weights of a tile's voxels; None for tiles that are laid side by side."""
-        overlap = self._per_axis("overlap", self.overlap, len(placement.tile))
+        overlap = per_axis("overlap", self.overlap, len(placement.tile))
         if placement.window != placement.tile and not any(overlap):
             return None
         return compute_importance_map(placement.tile, mode=self.mode, sigma_scale=self.sigma_scale, device=device)
-
-    @staticmethod
-    def _per_axis(name: str, value: Any, spatial_dims: int) -> tuple:
-        """One entry per spatial axis; a number stands for all of them."""
-        if not isinstance(value, Sequence):
-            return (value,) * spatial_dims
-        _require(name, list(value), len(value) == spatial_dims, f"{spatial_dims} entries for {spatial_dims}D inputs")
-        return tuple(value)
 
 
 def _plain(inputs: torch.Tensor) -> torch.Tensor:
@@ -263,8 +264,3 @@ def _are_scales(scales: Any) -> bool:
     if isinstance(scales, str) or not isinstance(scales, Sequence) or not scales:
         return False
     return all(isinstance(scale, int | float) and _SMALLEST <= scale <= 1 / _SMALLEST for scale in scales)
-
-
-def _require(name: str, found: Any, holds: bool, expected: str) -> None:
-    if not holds:
-        raise ConfigError(f"{name} {found}", expected=expected)

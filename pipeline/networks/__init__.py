@@ -3,9 +3,10 @@
 To add one: write `pipeline/networks/<name>.py`, export the class here, list it once in
 `tests/contracts/test_networks.py` and give it `configs/networks/<name>_<2|3>d.yaml`. In training mode deep supervision
 returns a list, full resolution first; in eval mode and under TorchScript every network returns one tensor. An unpadded
-network says in `output_margin` how many voxels it loses per side and axis. Arguments of one name mean the same in all
-(a bundle's `channels` and `strides` go along to another network); those that change answers but no weights are called
-`inference_...`.
+network says in `output_margin` how many voxels it loses per side and axis; one whose last step is a 1x1 convolution may
+name that in `last_convolution`, which makes many classes cheap (`pipeline.inference.features`). Arguments of one name
+mean the same in all (a bundle's `channels` and `strides` go along to another network); those that change answers but no
+weights are called `inference_...`.
 """
 
 from pipeline.networks.deeplab import DeepLabV3Plus

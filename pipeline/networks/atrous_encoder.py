@@ -16,6 +16,7 @@ from torch import nn
 
 from pipeline.errors import ConfigError
 from pipeline.networks.blocks import activation_layer, norm_layer, per_level
+from pipeline.networks.convolution3d import Convolution3d
 
 
 class AtrousEncoder(nn.Module):
@@ -193,7 +194,7 @@ def convolve(
     bias: bool = False,
 ) -> nn.Module:
     """An atrous convolution, padded so that the size is divided by the stride, rounded up."""
-    kind: Any = nn.Conv2d if spatial_dims == 2 else nn.Conv3d
+    kind: Any = nn.Conv2d if spatial_dims == 2 else Convolution3d
     padding = tuple(k // 2 * d for k, d in zip(kernel_size, dilation, strict=True))
     return kind(in_channels, out_channels, tuple(kernel_size), tuple(stride), padding, tuple(dilation), bias=bias)
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import ConfigError
+from pipeline.networks.convolution3d import Convolution3d
 from pipeline.networks.instance_norm import InstanceNorm
 from pipeline.networks.transposed_convolution import TransposedConvolution3d
 
@@ -83,7 +84,7 @@ def convolution(
     bias: bool = False,
 ) -> nn.Module:
     """A padded convolution: with stride 1 the spatial size stays, with stride s it is divided by s (odd kernels)."""
-    kind: Any = nn.Conv2d if spatial_dims == 2 else nn.Conv3d
+    kind: Any = nn.Conv2d if spatial_dims == 2 else Convolution3d
     padding = tuple(k // 2 for k in kernel_size)
     step = tuple(stride) if stride is not None else (1,) * spatial_dims
     return kind(in_channels, out_channels, tuple(kernel_size), step, padding, bias=bias)

@@ -73,6 +73,8 @@ class MultiEncoderUNet(nn.Module):
     True
     """
 
+    last_convolution = "heads.0"  # as in UNet
+
     def __init__(
         self,
         spatial_dims: int,

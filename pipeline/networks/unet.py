@@ -66,6 +66,7 @@ class UNet(nn.Module):
 
     Attributes:
         total_stride: by how much each axis is smaller at the deepest level.
+        last_convolution: the module whose answer ``forward`` returns in eval mode, see `pipeline.inference.Features`.
 
     Raises:
         ConfigError: unknown or contradictory arguments; in ``forward`` a size that the strides do not divide, or one
@@ -80,6 +81,8 @@ class UNet(nn.Module):
     >>> network.eval()(torch.zeros(1, 3, 16, 16, 6)).shape
     torch.Size([1, 2, 16, 16, 6])
     """
+
+    last_convolution = "heads.0"
 
     def __init__(
         self,

@@ -23,6 +23,7 @@ from torch import nn
 
 from pipeline.errors import ConfigError
 from pipeline.networks.blocks import initialise_he, transposed_convolution
+from pipeline.networks.convolution3d import Convolution3d
 
 
 class UNetAsPublished(nn.Module):
@@ -179,7 +180,7 @@ def double_convolution(spatial_dims: int, in_channels: int, first: int, last: in
 
     (B, in_channels, *S) -> (B, last, *(S - 4)). Batch norm has an offset, so that the convolution needs no bias.
     """
-    convolution: Any = nn.Conv2d if spatial_dims == 2 else nn.Conv3d
+    convolution: Any = nn.Conv2d if spatial_dims == 2 else Convolution3d
     batch_norm: Any = nn.BatchNorm2d if spatial_dims == 2 else nn.BatchNorm3d
     layers: list[nn.Module] = []
     for into, out in ((in_channels, first), (first, last)):

@@ -296,3 +296,18 @@ def test_a_regions_probability_is_interpolated_not_its_mask():
 def test_a_smallest_volume_below_nothing_is_refused(minimum):
     with pytest.raises(ConfigError, match=r"minimum_component_ml=.*expected 0"):
         Restored("pred", minimum_component_ml=minimum)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 9.0])
+def test_of_many_classes_those_left_out_would_have_won_nowhere(degrees):
+    """Two classes that take turns, and a third that is never the first and wins between them; and 97 far below."""
+    logits = torch.randn((100, 9, 8, 7), generator=torch.Generator().manual_seed(2)) - 9
+    logits[40], logits[41], logits[7] = 0, 0, -0.4
+    logits[40, ::2], logits[41, 1::2] = -9, -9
+    affine, grid = np.eye(4), Grid((17, 13, 12), oriented_affine((0, 1, 2), (1, 1, 1), (0.5, 0.6, 0.55), degrees))
+    grid.affine[:3, 3] = 0.1
+    labels, _ = restore_to_grid(logits, affine, grid)
+    expected, probabilities = restore_to_grid(logits, affine, grid, keep_probabilities=True)
+    assert torch.equal(labels, expected)
+    assert {7, 40, 41} <= set(labels.unique().tolist())
+    assert torch.equal(probabilities.max(0).indices.to(labels.dtype), expected)

@@ -330,6 +330,7 @@ def test_channels_last_is_the_same_function_in_another_order(norm):
     torch.testing.assert_close(other(x), net(x), rtol=0, atol=1e-5)
     assert other[0].weight.is_contiguous(memory_format=torch.channels_last_3d)
     assert net[0].weight.is_contiguous()  # the caller's is as it was
+    assert type(net[0]) is nn.Conv3d
     assert isinstance(other[1], nn.GroupNorm) == (not norm.track_running_stats)
 
 

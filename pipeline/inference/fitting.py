@@ -1,0 +1,63 @@
+"""Windows fitted to an image: their size where it is left open, their places, and the image filled up to hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from monai.utils import fall_back_tuple
+
+from pipeline.errors import ConfigError
+from pipeline.inference.margin import output_margin, total_stride, window_around
+from pipeline.inference.padding import pad
+from pipeline.inference.placement import Box, Placement, tile_starts, window_starts
+
+
+def fitted(
+    images: torch.Tensor, network: Any, roi_size: Any, overlap: Any, padding_mode: str, cval: float
+) -> tuple[Placement, torch.Tensor]:
+    """Where the windows lie, and the images (B, C, *S) filled up so that they hold all of them.
+
+    Args:
+        images, network: what is to be predicted, and by what.
+        roi_size, overlap, padding_mode, cval: as `pipeline.inference.SlidingWindowInferer` takes them.
+
+    Raises:
+        ConfigError: no two or three spatial axes, or windows that do not fit the network.
+    """
+    spatial_dims = images.ndim - 2
+    require("inputs of shape", tuple(images.shape), spatial_dims in (2, 3), "(B, C, H, W) or (B, C, H, W, D)")
+    window = per_axis("roi_size", roi_size, spatial_dims)
+    overlap = per_axis("overlap", overlap, spatial_dims)
+    margin = output_margin(network, spatial_dims)
+    size = images.shape[2:]
+    window = fall_back_tuple(window, window_around(size, network, margin))
+    tile = tuple(w - 2 * m for w, m in zip(window, margin, strict=True))
+    require("windows of", window, min(tile) > 0, f"more than twice the network's margin of {margin}")
+    if any(margin):
+        starts = tile_starts(size, tile, overlap, total_stride(network, spatial_dims))
+        # Mirrored by the margin, and at the end by what the last tile reaches over.
+        widths = [(m, s[-1] + t - n + m) for m, s, t, n in zip(margin, starts, tile, size, strict=True)]
+        inside: Box = tuple(slice(0, n) for n in size)
+    else:
+        missing = [max(w - n, 0) for w, n in zip(window, size, strict=True)]
+        widths = [(n // 2, n - n // 2) for n in missing]
+        inside = tuple(slice(before, before + n) for (before, _), n in zip(widths, size, strict=True))
+        starts = window_starts([n + m for n, m in zip(size, missing, strict=True)], window, overlap)
+    placement = Placement(tuple(window), tile, starts, inside)
+    return placement, pad(images, widths, padding_mode, cval)
+
+
+def per_axis(name: str, value: Any, spatial_dims: int) -> tuple:
+    """One entry per spatial axis; a number stands for all of them."""
+    if not isinstance(value, Sequence):
+        return (value,) * spatial_dims
+    require(name, list(value), len(value) == spatial_dims, f"{spatial_dims} entries for {spatial_dims}D inputs")
+    return tuple(value)
+
+
+def require(name: str, found: Any, holds: bool, expected: str) -> None:
+    """Raises ConfigError where something does not hold."""
+    if not holds:
+        raise ConfigError(f"{name} {found}", expected=expected)
