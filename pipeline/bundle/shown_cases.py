@@ -13,8 +13,9 @@ import numpy as np
 from pipeline.bundle.build import resolve
 from pipeline.bundle.data_rules import data_rules
 from pipeline.bundle.find import find_bundle
-from pipeline.data import Case, describe_dataset, find_cases
+from pipeline.data import Case
 from pipeline.data.case_volumes import CaseVolumes, read_case_volumes
+from pipeline.data.cases_again import find_cases_again
 from pipeline.data.pairs import find_pairs, renamed
 from pipeline.data.pseudonyms import Pseudonyms
 from pipeline.data.stack_rules import StackRules
@@ -81,7 +82,7 @@ def shown_cases(
     """
     folder = Path(run)
     known = _known(folder, record)
-    cases, channels = _cases(data, known, layout, pseudonyms)
+    cases, channels = find_cases_again(data, known.channels, layout, pseudonyms)
     shown = channels[0] if channel is None else channel.lower()
     if shown not in channels:
         raise ConfigError(f"the channel {channel!r}", expected=f"one of {', '.join(channels)}")
@@ -116,30 +117,6 @@ def _known(folder: Path, record: Mapping[str, Any]) -> _Known:
         return _Known((), StackRules(), {})
     rules = data_rules(config)
     return _Known(rules.channels, rules.stack, rules.classes)
-
-
-def _cases(
-    data: str | Path, known: _Known, layout: str | None, pseudonyms: str | Path | None
-) -> tuple[dict[str, Case], tuple[str, ...]]:
-    """The dataset's cases by id, and its channels."""
-    for dims in (3, 2):
-        try:
-            channels = known.channels or describe_dataset(data, layout=layout, spatial_dims=dims).channel_names
-            found = find_cases(
-                data,
-                channels,
-                require_label=False,
-                keep_incomplete=True,
-                spatial_dims=dims,
-                layout=layout,
-                pseudonyms=pseudonyms,
-                missing_channels="zero",
-            )
-            return {case.case_id: case for case in found}, tuple(name.lower() for name in channels)
-        except DataError:
-            if dims == 2:
-                raise
-    raise AssertionError("one of two kinds of images is found, or refused")
 
 
 def _read(
