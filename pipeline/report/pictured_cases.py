@@ -111,7 +111,7 @@ def _row(case_id: str, planes: Sequence[Plane]) -> str:
     if not figures:
         return ""
     width, height = sum(plane.size_mm[0] for plane in planes), max(plane.size_mm[1] for plane in planes)
-    return f'<div class="planes" style="max-width:{_HIGHEST_REM * width / height:.1f}rem">{"".join(figures)}</div>'
+    return f'<div class="planes" style="--widest:{_HIGHEST_REM * width / height:.1f}rem">{"".join(figures)}</div>'
 
 
 def _swatch(colour: tuple[int, int, int]) -> str:
