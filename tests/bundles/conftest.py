@@ -47,7 +47,7 @@ def phantoms(tmp_path_factory) -> Path:
 def run(phantoms, tmp_path_factory) -> Path:
     """A training of two epochs by our own command."""
     folder = tmp_path_factory.mktemp("runs") / "first"
-    command("pipeline", "train", BUNDLE, "--data", phantoms, "--out", folder, "max_epochs=2", *SMALL)
+    command("pipeline", "train", BUNDLE, "--data", phantoms, "--out", folder, "max_epochs=2", "val_interval=1", *SMALL)
     return folder
 
 

@@ -187,7 +187,7 @@ except KeyboardInterrupt:
 """
     (tmp_path / "stopping.py").write_text(script, encoding="utf-8")
     stopped = subprocess.run(
-        [sys.executable, tmp_path / "stopping.py", BUNDLE, phantoms, part, "max_epochs=2", *SMALL],
+        [sys.executable, tmp_path / "stopping.py", BUNDLE, phantoms, part, "max_epochs=2", "val_interval=1", *SMALL],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},

@@ -23,7 +23,7 @@ def training(run_dir, measures, iterations=4, **arguments) -> Engine:
     validator.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: engine.state.metrics.update(measures))
     validator.run, run = lambda epoch: run([0], max_epochs=epoch), validator.run
     MLflow(validator, str(run_dir), every=2, **arguments).attach(engine)
-    Validation(validator).attach(engine)
+    Validation(validator, interval=iterations).attach(engine)
     engine.run(range(1, iterations + 1))
     return engine
 

@@ -7,6 +7,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator
 
+from pipeline.errors import ConfigError
 from pipeline.handlers import Validation
 from pipeline.handlers.validation import share_of_time
 
@@ -44,6 +45,25 @@ def test_every_second_epoch_and_at_the_end(validator):
 def test_the_last_epoch_is_not_validated_twice(validator):
     train(Validation(validator, interval=1), epochs=2, length=3)
     assert validator.ran_at == [3, 6]
+
+
+def test_without_an_interval_so_many_epochs_that_it_takes_a_tenth_of_the_time(validator):
+    train(Validation(validator), epochs=9, length=3)  # one case, nine iterations each
+    assert validator.ran_at == [9, 18, 27]
+
+
+def test_an_interval_that_is_none_is_refused(validator):
+    for interval in (0, "2"):
+        with pytest.raises(ConfigError, match=f"val_interval {interval!r}"):
+            Validation(validator, interval=interval)
+
+
+def test_the_first_one_waits_for_as_many_iterations_but_not_beyond_half_of_the_budget(validator):
+    def clock(engine):  # one iteration is ten seconds of a budget of 100
+        engine.state.elapsed_s, engine.state.progress = 10.0 * engine.state.iteration, engine.state.iteration / 10
+
+    train(Validation(validator, budget_s=100.0), epochs=1, length=10, clock=clock)
+    assert validator.ran_at[0] == 5
 
 
 def test_under_a_budget_time_decides_and_the_closing_validation_is_reserved(validator):
@@ -84,7 +104,7 @@ def test_the_share_of_the_time_that_validation_takes_is_kept(validator, monkeypa
     validator.add_event_handler(Events.COMPLETED, lambda engine: shares.append(share_of_time(engine)))
     seconds = iter([0, 90, 100, 104, 194, 214, 220])  # begins; starts, is looked at, ends; once more
     monkeypatch.setattr("pipeline.handlers.validation.time.perf_counter", lambda: float(next(seconds)))
-    train(Validation(validator), epochs=2, length=1)
+    train(Validation(validator, interval=1), epochs=2, length=1)
     assert shares == [10 / 100, 20 / 110]
     monkeypatch.undo()
     alone = Engine(lambda engine, batch: None)
