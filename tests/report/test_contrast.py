@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,9 @@ def test_lines_and_points(theme):
 @pytest.mark.parametrize("colour", [*REFERENCE_COLOURS, *PREDICTION_COLOURS])
 def test_outlines_on_the_dark_of_an_image(colour):
     assert contrast(colour, (64, 64, 64)) >= GRAPHICS
+
+
+def test_the_marks_of_a_data_check():
+    pairs = re.findall(r"background: (#\w+); color: (#\w+)", import_module("pipeline.report.check_page")._STYLE)
+    assert len(pairs) == 5
+    assert [pair for pair in pairs if contrast(*map(rgb, pair)) < TEXT] == []
