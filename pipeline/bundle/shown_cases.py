@@ -12,14 +12,14 @@ import numpy as np
 
 from pipeline.bundle.build import resolve
 from pipeline.bundle.data_rules import data_rules
-from pipeline.bundle.find import find_bundle
+from pipeline.bundle.find import recorded_bundle
 from pipeline.data import Case
 from pipeline.data.case_volumes import CaseVolumes, read_case_volumes
 from pipeline.data.cases_again import find_cases_again
 from pipeline.data.pairs import find_pairs, renamed
 from pipeline.data.pseudonyms import Pseudonyms
 from pipeline.data.stack_rules import StackRules
-from pipeline.errors import BundleError, ConfigError, DataError, PipelineError
+from pipeline.errors import ConfigError, DataError, PipelineError
 
 _SUFFIXES = (".nii.gz", ".nii", ".png")
 
@@ -108,11 +108,8 @@ def _known(folder: Path, record: Mapping[str, Any]) -> _Known:
     config = None
     if file.is_file():
         config = json.loads(file.read_text(encoding="utf-8"))
-    elif record.get("bundle"):
-        try:
-            config = resolve(find_bundle(record["bundle"]["name"]), "evaluate")
-        except BundleError:  # of another machine: what its dataset says is enough
-            config = None
+    elif (bundle := recorded_bundle(record)) is not None:  # else what the dataset says is enough
+        config = resolve(bundle, "evaluate")
     if config is None:
         return _Known((), StackRules(), {})
     rules = data_rules(config)

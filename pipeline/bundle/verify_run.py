@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle.find import find_bundle, is_bundle
+from pipeline.bundle.find import recorded_bundle
 from pipeline.data.cases_again import find_cases_again
 from pipeline.data.file_digests import file_digest
 from pipeline.data.layouts import SUFFIXES, Folder
@@ -68,7 +68,7 @@ def verify_run(
         check.remarks.append(f"written after the run: {', '.join(new)}")
     for weights in record.get("weights") or []:
         _check_weights(check, weights)
-    _check_bundle(check, record.get("bundle"), record.get("weights") or [])
+    _check_bundle(check, record)
     now = environment()
     for name, version in record["versions"].items():
         if now["versions"].get(name) != version:
@@ -110,17 +110,16 @@ def _check_weights(check: RunCheck, recorded: Mapping[str, Any]) -> None:
         check.remarks.append(f"weights {file.name} (digest {recorded['digest']}) are not where they were: not checked")
 
 
-def _check_bundle(
-    check: RunCheck, recorded: Mapping[str, Any] | None, weights: Sequence[Mapping[str, Any]] = ()
-) -> None:
+def _check_bundle(check: RunCheck, record: Mapping[str, Any]) -> None:
+    recorded = record.get("bundle")
     if recorded is None:
         return
-    # A run's folder is a bundle that no name leads to, but its weights do, where their path is recorded.
-    folders = [Path(each["file"]).parent.parent for each in weights if Path(each["file"]).is_absolute()]
-    own_folders = [folder for folder in folders if folder.name == recorded["name"] and is_bundle(folder)]
+    folder = recorded_bundle(record)
     try:
-        own = bundle_identity(own_folders[0] if own_folders else find_bundle(recorded["name"]))
-    except PipelineError:
+        own = None if folder is None else bundle_identity(folder)
+    except PipelineError:  # damaged since
+        own = None
+    if own is None:
         check.remarks.append(f"no bundle {recorded['name']} here: not compared")
         return
     if own["configs"] != recorded["configs"]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os import PathLike
+from pathlib import Path
 
 from pipeline.data.cases import Case, describe_dataset, find_cases
-from pipeline.data.layouts import SUFFIXES
+from pipeline.data.layouts import SUFFIXES, Folder
 from pipeline.errors import DataError
 
 
@@ -24,9 +25,10 @@ def find_cases_again(
         layout, pseudonyms: as the run was started with.
 
     Raises:
-        DataError: neither volumes nor sections that can be listed; the reason is that of the sections.
+        DataError: neither volumes nor sections that can be listed; the reason is that of what is there.
         ConfigError: an unknown layout.
     """
+    refusals = []
     for dims in SUFFIXES:
         try:
             names = channels or describe_dataset(dataset_dir, layout=layout, spatial_dims=dims).channel_names
@@ -40,9 +42,10 @@ def find_cases_again(
                 pseudonyms=pseudonyms,
                 missing_channels="zero",
             )
-        except DataError:
-            if dims == min(SUFFIXES):
-                raise
+        except DataError as error:
+            refusals.append(error)
         else:
             return {case.case_id: case for case in found}, tuple(name.lower() for name in names)
-    raise AssertionError("one of two kinds of images is found, or refused")
+    root = Path(dataset_dir)
+    sections = root.is_dir() and not Folder(root, max(SUFFIXES)).files
+    raise refusals[-1] if sections else refusals[0]

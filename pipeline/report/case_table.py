@@ -30,7 +30,8 @@ def case_table(rows: Sequence[Row]) -> str:
     classes = list(dict.fromkeys(row.result.class_name for row in rows))
     options = "".join(f"<option>{escape(name)}</option>" for name in classes)
     heads = "".join(
-        f'<th scope="col" class="{kind}"><button type="button" data-kind="{kind}">{head}</button></th>'
+        f'<th scope="col" class="{kind}" data-head="{head}">'
+        f'<button type="button" data-kind="{kind}">{head}</button></th>'
         for head, kind in _heads(sections)
     )
     places = anchors(rows)

@@ -131,6 +131,23 @@ def test_all_that_can_be_clicked_can_be_reached_and_used_by_keyboard(run_dir, vo
         assert reached[-1].startswith("Digests")
 
 
+def test_paper_has_what_can_be_read_on_paper(run_dir, volumes, tmp_path):
+    file = report_page(read_run(run_dir), tmp_path / "r.html", volumes)
+    with Page(file, tmp_path / "profile") as page:
+        page.ask("Emulation.setEmulatedMedia", media="print")
+
+        def display(what: str) -> str:
+            return page.value(f"getComputedStyle(document.querySelector('{what}')).display")
+
+        for gone in ("nav", "#in-3d", "#filters", "details", "thead button"):
+            assert display(gone) == "none", gone
+        # Chromium repeats no buttons on further sheets: the head is written by the style.
+        head = "getComputedStyle(document.querySelectorAll('#all-cases thead th')[2], '::before').content"
+        assert page.value(head) == '"Dice"'
+        assert page.value("getComputedStyle(document.querySelector('.scroll')).overflow") == "visible"
+        assert page.ask("Page.printToPDF")["data"]
+
+
 @pytest.mark.skipif(importlib.util.find_spec("ipyniivue") is None, reason="the extra `viewer` is not installed")
 def test_the_viewer_moves_by_keyboard_and_lets_go_of_it(run_dir, volumes, tmp_path):
     file = report_page(read_run(run_dir), tmp_path / "r.html", volumes)
