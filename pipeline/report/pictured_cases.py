@@ -47,7 +47,8 @@ def pictured_cases(
     if volumes:
         parts.append(
             '<form class="filters" hidden><label><input type="checkbox" id="outlines" checked> show the outlines'
-            f'</label></form><ul class="legend">{legend}</ul><p class="hint">{_SHOWN[are_sections(rows)]}</p>'
+            f'</label></form><ul class="legend">{legend}</ul><p class="hint">{_SHOWN[are_sections(rows)]} '
+            f"The channel is {escape(', '.join(sorted({case.channel for case in volumes.values()})))}.</p>"
         )
         if again:
             parts.append(
@@ -110,7 +111,7 @@ def _row(case_id: str, planes: Sequence[Plane]) -> str:
             f'<img src="data:image/png;base64,{base64.b64encode(png).decode("ascii")}" {size} alt="{escape(said)}">'
             for png, said in ((plane.grey, alt), (plane.outlines, ""))
         ]
-        caption = what[:1].upper() + what[1:]
+        caption = f"Close-up, {plane.name}" if plane.close_up else what[:1].upper() + what[1:]
         figures.append(
             f'<figure style="flex:{width:.3f} 1 0"><span class="slice">{"".join(layers)}</span>'
             f"<figcaption>{escape(caption)}</figcaption></figure>"

@@ -54,7 +54,8 @@ def test_predictions_by_a_run_are_measured_by_its_classes(folders):
     run = folders / "runs" / "2026"
     shutil.copytree(find_bundle("hippocampus_mri_segmentation") / "configs", run / "configs")
     (run / "configs" / "bundle.yaml").unlink()  # as a run has it
-    record = {"kind": "predict", "bundle": {"name": "2026"}, "weights": [{"file": str(run / "models" / "model.pt")}]}
+    weights = {"file": str(run / "models" / "model.pt"), "digest": "ab" * 20}
+    record = {"kind": "predict", "bundle": {"name": "2026"}, "weights": [weights]}
     (folders / "lesions" / "run.json").write_text(json.dumps(record), encoding="utf-8")
     refused = report(folders / "lesions", "--data", folders / "scans")
     assert refused.exit_code == 2

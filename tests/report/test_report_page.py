@@ -75,6 +75,7 @@ def test_the_page_is_whole_and_needs_nothing_else(text):
         "axial slice 3 of 10 of case good, reference and prediction outlined"
     }
     assert {image["alt"] for image in page.images[1::2]} == {""}
+    assert "The channel is t1." in text
 
 
 def test_names_are_shown_and_never_obeyed_and_no_folder_is_named(text):
