@@ -111,7 +111,9 @@ def _row(case_id: str, planes: Sequence[Plane]) -> str:
             f'<img src="data:image/png;base64,{base64.b64encode(png).decode("ascii")}" {size} alt="{escape(said)}">'
             for png, said in ((plane.grey, alt), (plane.outlines, ""))
         ]
-        caption = f"Close-up, {plane.name}" if plane.close_up else what[:1].upper() + what[1:]
+        caption = what[:1].upper() + what[1:]
+        if plane.close_up:
+            caption = "Close-up" if plane.name == "section" else f"Close-up, {plane.name}"
         figures.append(
             f'<figure style="flex:{width:.3f} 1 0"><span class="slice">{"".join(layers)}</span>'
             f"<figcaption>{escape(caption)}</figcaption></figure>"
