@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -35,15 +36,10 @@ class Page:
     def __enter__(self) -> Page:
         (asked, self._ask), (self._answer, answered) = os.pipe(), os.pipe()
         ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (asked, answered)]
-
-        def on_3_and_4() -> None:
-            for number, end in enumerate(ends, start=3):
-                os.dup2(end, number)
-
-        words = [*self._words, "--remote-debugging-pipe", "about:blank"]
-        self._process = subprocess.Popen(
-            words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=(3, 4), preexec_fn=on_3_and_4
-        )
+        # Chromium reads from descriptor 3 and writes to 4; `preexec_fn` is not for processes with threads.
+        start = "import os, sys; a, b, *c = sys.argv[1:]; os.dup2(int(a), 3); os.dup2(int(b), 4); os.execv(c[0], c)"
+        words = [sys.executable, "-c", start, *map(str, ends), *self._words, "--remote-debugging-pipe", "about:blank"]
+        self._process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=ends)
         for end in (asked, answered, *ends):
             os.close(end)
         self._rest = b""
