@@ -1,10 +1,11 @@
 """The names from MONAI and torch that a config may build with ``_target_``, and the rooms whose public names it may.
 
 Each name was looked at before it was listed. To add one, ask: can its arguments, given as data, make it import,
-execute or unpickle something, or open an image? Then it stays out. Left out for that reason: ``LoadImaged`` and
-``SaveImaged`` (a NumPy reader unpickles; image files are read and written in ``pipeline.io`` alone), ``TorchVisiond``
-and ``TorchIOd`` (construct whatever they are told by name), ``Lambdad``, ``monai.bundle`` and everything of
-``monai.utils``.
+execute or unpickle something, open an image, or send something away? Then it stays out. Left out for that reason:
+``LoadImaged`` and ``SaveImaged`` (a NumPy reader unpickles; image files are read and written in ``pipeline.io`` alone),
+``TorchVisiond`` and ``TorchIOd`` (construct whatever they are told by name), ``MLFlowHandler`` (sends any file to any
+address; ``pipeline.handlers.MLflow`` sends figures, to where the user says), ``Lambdad``, ``monai.bundle`` and
+everything of ``monai.utils``.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from pipeline.bundle.find import shipped_configs
 from pipeline.bundle.merge import KeyPath, Merge, nearest
 from pipeline.bundle.overrides import Override, is_network_name, parse_override, take_network
 from pipeline.bundle.signature import SPECIAL_KEYS
-from pipeline.bundle.standalone import standalone
+from pipeline.bundle.standalone import standalone, without_removed
 from pipeline.bundle.strict_yaml import read
 from pipeline.errors import BundleError, ConfigError
 
@@ -262,6 +262,6 @@ def _from_json(bundle: Path, kind: str, network: str | None, overrides: Sequence
         raise BundleError(f"no {kind}.json", file=bundle, expected=f"configs/bundle.yaml or configs/{kind}.json")
     config = read_json(file)
     require_data_only(config, file)
-    config = _overridden(config, overrides, file, index=True)
+    config = without_removed(_overridden(config, overrides, file, index=True), config, file)
     require_data_only(config, file)
     return config

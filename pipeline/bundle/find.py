@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import BundleError
 
@@ -65,3 +67,24 @@ def find_bundle(name_or_path: str | PathLike[str]) -> Path:
         f"no bundle {name!r}" + (f" (nearest: {', '.join(near)})" if near else ""),
         expected=f"a bundle's or a run's folder, or a shipped bundle: {', '.join(shipped) or 'none is shipped'}",
     )
+
+
+def recorded_bundle(record: Mapping[str, Any]) -> Path | None:
+    """The folder of the bundle that a run was made with; None where it is of another machine, or gone.
+
+    A run that was itself predicted with is a bundle that no name leads to, but its weights do.
+
+    Args:
+        record: the run's ``run.json``.
+    """
+    name = (record.get("bundle") or {}).get("name")
+    if name is None:
+        return None
+    for weights in record.get("weights") or ():
+        folder = Path(weights["file"]).parent.parent
+        if folder.is_absolute() and folder.name == name and is_bundle(folder):
+            return folder
+    try:
+        return find_bundle(name)
+    except BundleError:
+        return None

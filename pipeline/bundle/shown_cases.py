@@ -12,13 +12,14 @@ import numpy as np
 
 from pipeline.bundle.build import resolve
 from pipeline.bundle.data_rules import data_rules
-from pipeline.bundle.find import find_bundle
-from pipeline.data import Case, describe_dataset, find_cases
+from pipeline.bundle.find import recorded_bundle
+from pipeline.data import Case
 from pipeline.data.case_volumes import CaseVolumes, read_case_volumes
+from pipeline.data.cases_again import find_cases_again
 from pipeline.data.pairs import find_pairs, renamed
 from pipeline.data.pseudonyms import Pseudonyms
 from pipeline.data.stack_rules import StackRules
-from pipeline.errors import BundleError, ConfigError, DataError, PipelineError
+from pipeline.errors import ConfigError, DataError, PipelineError
 
 _SUFFIXES = (".nii.gz", ".nii", ".png")
 
@@ -81,7 +82,7 @@ def shown_cases(
     """
     folder = Path(run)
     known = _known(folder, record)
-    cases, channels = _cases(data, known, layout, pseudonyms)
+    cases, channels = find_cases_again(data, known.channels, layout, pseudonyms)
     shown = channels[0] if channel is None else channel.lower()
     if shown not in channels:
         raise ConfigError(f"the channel {channel!r}", expected=f"one of {', '.join(channels)}")
@@ -107,39 +108,12 @@ def _known(folder: Path, record: Mapping[str, Any]) -> _Known:
     config = None
     if file.is_file():
         config = json.loads(file.read_text(encoding="utf-8"))
-    elif record.get("bundle"):
-        try:
-            config = resolve(find_bundle(record["bundle"]["name"]), "evaluate")
-        except BundleError:  # of another machine: what its dataset says is enough
-            config = None
+    elif (bundle := recorded_bundle(record)) is not None:  # else what the dataset says is enough
+        config = resolve(bundle, "evaluate")
     if config is None:
         return _Known((), StackRules(), {})
     rules = data_rules(config)
     return _Known(rules.channels, rules.stack, rules.classes)
-
-
-def _cases(
-    data: str | Path, known: _Known, layout: str | None, pseudonyms: str | Path | None
-) -> tuple[dict[str, Case], tuple[str, ...]]:
-    """The dataset's cases by id, and its channels."""
-    for dims in (3, 2):
-        try:
-            channels = known.channels or describe_dataset(data, layout=layout, spatial_dims=dims).channel_names
-            found = find_cases(
-                data,
-                channels,
-                require_label=False,
-                keep_incomplete=True,
-                spatial_dims=dims,
-                layout=layout,
-                pseudonyms=pseudonyms,
-                missing_channels="zero",
-            )
-            return {case.case_id: case for case in found}, tuple(name.lower() for name in channels)
-        except DataError:
-            if dims == 2:
-                raise
-    raise AssertionError("one of two kinds of images is found, or refused")
 
 
 def _read(

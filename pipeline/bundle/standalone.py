@@ -37,6 +37,48 @@ def standalone(config: dict[str, Any], file: str | PathLike[str]) -> dict[str, A
     return written
 
 
+def without_removed(config: dict[str, Any], before: dict[str, Any], file: str | PathLike[str]) -> dict[str, Any]:
+    """A config in MONAI's form after overrides: what they have set to null is gone from its lists too.
+
+    Args:
+        config: with the overrides.
+        before: without them.
+        file: named in messages.
+
+    Raises:
+        ConfigError: something else still refers to what was removed.
+    """
+
+    def gone(reference: tuple[str, ...]) -> bool:
+        return _find(before, reference) is not _NOWHERE and _find(config, reference) is _NOWHERE
+
+    def walk(value: Any, former: Any) -> Any:
+        if isinstance(value, dict):
+            known = former if isinstance(former, dict) else {}
+            return {key: walk(item, known.get(key)) for key, item in value.items()}
+        if not isinstance(value, list):
+            return value
+        items = former if isinstance(former, list) and len(former) == len(value) else [None] * len(value)
+        return [
+            walk(item, was)
+            for item, was in zip(value, items, strict=True)
+            if not (item is None and is_component(was))
+            and not (isinstance(item, str) and item.startswith("@") and any(map(gone, references(item))))
+        ]
+
+    pruned: dict[str, Any] = walk(config, before)
+    for path, text in _texts(pruned, ()):
+        for reference in filter(gone, references(text)):
+            name, place = "#".join(reference), "#".join(path)
+            raise ConfigError(
+                f"{name}=null, to which @{name} at {place} refers",
+                expected="that nothing refers to what is left out",
+                fix=f"leave it, or change {place} as well",
+                file=file,
+            )
+    return pruned
+
+
 class _Writer:
     def __init__(self, config: dict[str, Any], file: str | PathLike[str]) -> None:
         self.config, self.file = config, file

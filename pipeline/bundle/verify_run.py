@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle.find import find_bundle, is_bundle
-from pipeline.data import find_cases
+from pipeline.bundle.find import recorded_bundle
+from pipeline.data.cases_again import find_cases_again
 from pipeline.data.file_digests import file_digest
-from pipeline.data.layouts import Folder
+from pipeline.data.layouts import SUFFIXES, Folder
 from pipeline.data.provenance import RECORD, bundle_identity, environment, input_digests, run_digests
-from pipeline.errors import BundleError, ConfigError, DataError, PipelineError
-
-_IMAGES = (3, 2)  # spatial dimensions, of which each has file types of its own
+from pipeline.errors import BundleError, ConfigError, PipelineError
 
 
 @dataclass
@@ -70,7 +68,7 @@ def verify_run(
         check.remarks.append(f"written after the run: {', '.join(new)}")
     for weights in record.get("weights") or []:
         _check_weights(check, weights)
-    _check_bundle(check, record.get("bundle"), record.get("weights") or [])
+    _check_bundle(check, record)
     now = environment()
     for name, version in record["versions"].items():
         if now["versions"].get(name) != version:
@@ -112,17 +110,16 @@ def _check_weights(check: RunCheck, recorded: Mapping[str, Any]) -> None:
         check.remarks.append(f"weights {file.name} (digest {recorded['digest']}) are not where they were: not checked")
 
 
-def _check_bundle(
-    check: RunCheck, recorded: Mapping[str, Any] | None, weights: Sequence[Mapping[str, Any]] = ()
-) -> None:
+def _check_bundle(check: RunCheck, record: Mapping[str, Any]) -> None:
+    recorded = record.get("bundle")
     if recorded is None:
         return
-    # A run's folder is a bundle that no name leads to, but its weights do, where their path is recorded.
-    folders = [Path(each["file"]).parent.parent for each in weights if Path(each["file"]).is_absolute()]
-    own_folders = [folder for folder in folders if folder.name == recorded["name"] and is_bundle(folder)]
+    folder = recorded_bundle(record)
     try:
-        own = bundle_identity(own_folders[0] if own_folders else find_bundle(recorded["name"]))
-    except PipelineError:
+        own = None if folder is None else bundle_identity(folder)
+    except PipelineError:  # damaged since
+        own = None
+    if own is None:
         check.remarks.append(f"no bundle {recorded['name']} here: not compared")
         return
     if own["configs"] != recorded["configs"]:
@@ -139,26 +136,10 @@ def _check_inputs(
     pseudonyms: str | Path | None,
 ) -> None:
     channels = list(dict.fromkeys(name for files in recorded.values() for name in files if name != "label"))
-    cases = None
-    for dims in _IMAGES:
-        try:
-            cases = find_cases(
-                data,
-                channels,
-                require_label=False,
-                keep_incomplete=True,
-                spatial_dims=dims,
-                layout=layout,
-                pseudonyms=pseudonyms,
-                missing_channels="zero",
-            )
-            break
-        except DataError:
-            if dims == _IMAGES[-1]:
-                raise
+    cases, _ = find_cases_again(data, channels, layout, pseudonyms)
     items = [
         {"case_id": case.case_id, "image": case.image} | ({"label": case.label} if case.label else {})
-        for case in cases or ()
+        for case in cases.values()
         if case.case_id in recorded
     ]
     found = input_digests(items)
@@ -170,7 +151,7 @@ def _check_inputs(
             continue
         for name, digest in files.items():
             check.compare("inputs", f"case {case_id}, {name}", digest, found[case_id].get(name))
-    others = len(cases or ()) - len(found)
+    others = len(cases) - len(found)
     if others:
         check.remarks.append(f"{others} cases of the dataset are not among the run's inputs")
 
@@ -178,7 +159,7 @@ def _check_inputs(
 def _check_by_content(check: RunCheck, recorded: Mapping[str, Mapping[str, str]], data: Path) -> None:
     if not data.is_dir():
         raise ConfigError(f"--data {data}", expected="a folder that holds the label maps that were measured")
-    there = {file_digest(file.path) for dims in _IMAGES for file in Folder(data, dims).files if file.path.is_file()}
+    there = {file_digest(file.path) for dims in SUFFIXES for file in Folder(data, dims).files if file.path.is_file()}
     for case_id, files in recorded.items():
         for name, digest in files.items():
             role = "reference" if name == "label" else name

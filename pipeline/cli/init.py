@@ -75,7 +75,10 @@ def command(
         for case in fingerprint.cases:
             if case.refusal is not None:
                 typer.secho(f"refused: {case.refusal}", fg="yellow", err=True)
-        typer.echo("Measuring what a training step takes on this machine, which takes a minute or two")
+        typer.echo(
+            "Measuring what a training step takes on this machine: two to four of them, a line each, in a minute or two"
+            " where nothing else runs"
+        )
         made = create.create(
             fingerprint,
             bundle,

@@ -90,9 +90,10 @@ def command(
 
 def _measured(results: RunResults, predictions: Path, data: Path, pseudonyms: Path | None) -> RunResults:
     """Label maps, measured against the references of a dataset."""
+    from pipeline.bundle.find import recorded_bundle
     from pipeline.bundle.measure import measure
 
-    bundle = (results.record.get("bundle") or {}).get("name")
+    bundle = recorded_bundle(results.record)
     with counted("pairs") as count:
         found = measure(predictions, data, bundle=bundle, pseudonyms=pseudonyms, progress=count)
     outcomes = [{"case_id": o.case_id, "status": o.status, "reason": o.reason} for o in found.outcomes]

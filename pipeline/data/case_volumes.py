@@ -63,10 +63,9 @@ def read_case_volumes(
         raise DataError(f"no channel {channel}", case=case.case_id, expected=f"one of {', '.join(case.image)}")
     volume = read_image(case.image[channel], policy=rules.policy_of(channel))
 
-    def ids(path: str | PathLike[str], stored: bool) -> np.ndarray:
-        values = rules.label_values if stored else None
-        return np.asarray(load_label(path, volume.grid, rules.labels, values, rules.label_policy).array[0])
+    def ids(path: str | PathLike[str]) -> np.ndarray:
+        return np.asarray(load_label(path, volume.grid, rules.labels, rules.label_values, rules.label_policy).array[0])
 
-    reference = None if case.label is None else ids(case.label, True)
-    predicted = prediction if prediction is None or isinstance(prediction, np.ndarray) else ids(prediction, False)
+    reference = None if case.label is None else ids(case.label)
+    predicted = prediction if prediction is None or isinstance(prediction, np.ndarray) else ids(prediction)
     return CaseVolumes(case.case_id, channel, volume.array, volume.grid, reference, predicted)

@@ -106,7 +106,7 @@ def describe_dataset(
 
 def announced(description: DatasetDescription) -> DatasetDescription:
     """The same, once its layout and channels are said in the log; once per process."""
-    _say_once(logging.INFO, description.announcement)
+    _say_once(logging.INFO, description.announcement, description.dataset_dir)
     return description
 
 
@@ -193,7 +193,7 @@ def _listed(
 ) -> Recognised:
     """The dataset by its layout, said once per process; ``name_files``: reasons may name a file (and so a patient)."""
     found = recognise(root, channels, layout, spatial_dims)
-    _say_once(logging.INFO, _announcement(root, found, name_files))
+    _say_once(logging.INFO, _announcement(root, found, name_files), root)
     return found
 
 
@@ -202,9 +202,11 @@ def _announcement(root: Path, found: Recognised, name_files: bool = True) -> str
     return "; ".join([f"{text}: {found.why}", *found.listing.notes]) if name_files else text
 
 
-def _say_once(level: int, text: str) -> None:
-    if text not in _said:
-        _said.add(text)
+def _say_once(level: int, text: str, root: Path | None = None) -> None:
+    """Once per process; of a dataset that is named in two ways, by the name that came first."""
+    key = text if root is None else f"{root.resolve()}{text.removeprefix(str(root))}"
+    if key not in _said:
+        _said.add(key)
         logger.log(level, "%s", text)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.data.cases import describe_dataset
-from pipeline.data.layouts import Entry, Folder
+from pipeline.data.layouts import SUFFIXES, Entry, Folder
 from pipeline.data.layouts.folder import File
 from pipeline.data.layouts.names import LABEL_NAMES, MASK_WORDS, without
 from pipeline.data.pseudonyms import Pseudonyms
@@ -134,7 +134,7 @@ def _paired(wanted: Sequence[_Named], found: Sequence[_Named]) -> list[Pair]:
 
 def _references(root: Path) -> tuple[list[_Named], dict[int, str]]:
     """The references, and the names of their classes where a dataset says them."""
-    for dims in (3, 2):
+    for dims in SUFFIXES:
         try:
             description = describe_dataset(root, spatial_dims=dims, say=False)
         except DataError:  # label maps alone, or nothing of this kind
@@ -154,14 +154,14 @@ def _references(root: Path) -> tuple[list[_Named], dict[int, str]]:
 
 
 def _stem(path: Path) -> str:
-    return next((stem for dims in (3, 2) if (stem := Folder(path.parent, dims).stem(path.name))), path.name)
+    return next((stem for dims in SUFFIXES if (stem := Folder(path.parent, dims).stem(path.name))), path.name)
 
 
 def _listed(root: Path) -> list[_Named]:
     """The images of a folder, volumes or else sections, or the one that is given."""
     if root.is_file():
         return [_named(File(root, (), _stem(root)))]
-    for dims in (3, 2):
+    for dims in SUFFIXES:
         files = Folder(root, dims).files
         if files:
             return [_named(file) for file in files]

@@ -14,6 +14,7 @@ from pipeline.handlers.hyper_parameters import HyperParameters
 from pipeline.handlers.instance_scores import InstanceScores
 from pipeline.handlers.membrane_measures import MembraneMeasures
 from pipeline.handlers.metrics_csv import MetricsCsv
+from pipeline.handlers.mlflow import MLflow
 from pipeline.handlers.overlay import OverlayImages
 from pipeline.handlers.panel import case_panel, overlay_rgb, pick_slices
 from pipeline.handlers.precision_recall import PrecisionRecall
@@ -30,6 +31,7 @@ __all__ = [
     "EpochProgress",
     "HyperParameters",
     "InstanceScores",
+    "MLflow",
     "MembraneMeasures",
     "MetricsCsv",
     "OverlayImages",

@@ -7,6 +7,7 @@ from ignite.engine import Engine, Events
 from torch.utils.tensorboard import SummaryWriter
 
 from pipeline.errors import DataError
+from pipeline.handlers.validation import share_of_time
 from pipeline.io.atomic import printable
 
 
@@ -58,7 +59,8 @@ class TrainingScalars:
 
 
 class ValidationScalars:
-    """Every measure that the evaluator holds: ``validate/dice``, ``validate/hausdorff_95_mm_anterior`` and so on.
+    """Every measure that the evaluator holds: ``validate/dice``, ``validate/hausdorff_95_mm_anterior`` and so on, and
+    ``validate/share_of_time``: of the time since the validation before, what this one has taken.
 
     Args:
         writer: what :func:`summary_writer` gave.
@@ -69,12 +71,14 @@ class ValidationScalars:
 
     def attach(self, engine: Engine) -> None:
         if self.writer is not None:
-            engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+            engine.add_event_handler(Events.COMPLETED, self)  # after all that a validation does
 
     def __call__(self, engine: Engine) -> None:
         assert self.writer is not None
+        share = share_of_time(engine)
+        scalars = dict(engine.state.metrics) | ({} if share is None else {"share_of_time": share})
         step = getattr(engine.state, "trainer_iteration", engine.state.epoch)
-        for name, value in engine.state.metrics.items():
+        for name, value in scalars.items():
             if isinstance(value, (int, float)):
                 self.writer.add_scalar(f"validate/{name}", value, step)
         self.writer.flush()

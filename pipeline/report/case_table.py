@@ -7,37 +7,39 @@ from collections.abc import Sequence
 from html import escape
 
 from pipeline.metrics import Row
-from pipeline.report.ranking import anchors, by_case, ml
+from pipeline.report.ranking import anchors, are_sections, by_case, ml
 
 _STATUS = {"ok": "", "absent": "neither", "missed": "missed", "false_alarm": "false alarm"}
-_HEADS = (
-    ("case", "text"),
-    ("class", "text"),
-    ("Dice", "number"),
-    ("HD95 mm", "number"),
-    ("reference ml", "number"),
-    ("prediction ml", "number"),
-    ("difference ml", "number"),
-    ("difference %", "number"),
-    ("parts found", "number"),
-    ("remark", "text"),
-)
+
+
+def _heads(sections: bool) -> list[tuple[str, str]]:
+    """Words and kind of each column; a section's amounts are areas."""
+    length, amount = ("px", "px") if sections else ("mm", "ml")
+    numbers = [f"HD95 {length}", *(f"{what} {amount}" for what in ("reference", "prediction", "difference"))]
+    return [
+        ("case", "text"),
+        ("class", "text"),
+        *((words, "number") for words in ("Dice", *numbers, "difference %", "parts found")),
+        ("remark", "text"),
+    ]
 
 
 def case_table(rows: Sequence[Row]) -> str:
     """The table with what filters it."""
+    sections = are_sections(rows)
     classes = list(dict.fromkeys(row.result.class_name for row in rows))
     options = "".join(f"<option>{escape(name)}</option>" for name in classes)
     heads = "".join(
-        f'<th scope="col" class="{kind}"><button type="button" data-kind="{kind}">{head}</button></th>'
-        for head, kind in _HEADS
+        f'<th scope="col" class="{kind}" data-head="{head}">'
+        f'<button type="button" data-kind="{kind}">{head}</button></th>'
+        for head, kind in _heads(sections)
     )
     places = anchors(rows)
     first: set[str] = set()
     body = []
     for case_id, own in by_case(rows).items():
         for row in sorted(own, key=lambda row: row.result.class_id):
-            body.append(_row(row, places[case_id], case_id not in first))
+            body.append(_row(row, places[case_id], case_id not in first, sections))
             first.add(case_id)
     choose = f'<label>class <select id="by-class"><option value="">all</option>{options}</select></label>'
     return f"""<form class="filters" id="filters" role="search" hidden>
@@ -51,15 +53,18 @@ def case_table(rows: Sequence[Row]) -> str:
 </div>"""
 
 
-def _row(row: Row, place: str, first: bool) -> str:
+def _row(row: Row, place: str, first: bool, section: bool) -> str:
     r = row.result
-    share = r.volume_difference_ml / r.volume_reference_ml * 100 if r.volume_reference_ml > 0 else math.nan
+    reference, prediction = (r.tp + r.fn, r.tp + r.fp) if section else (r.volume_reference_ml, r.volume_prediction_ml)
+    difference = prediction - reference
+    share = difference / reference * 100 if reference > 0 else math.nan
+    amount = _pixels if section else _millilitres
     cells = [
         (r.dice, f"{r.dice:.3f}"),
         (row.value("hausdorff_95_mm"), f"{r.hausdorff_95_mm:.2f}"),
-        (r.volume_reference_ml, ml(r.volume_reference_ml).removesuffix(" ml")),
-        (r.volume_prediction_ml, ml(r.volume_prediction_ml).removesuffix(" ml")),
-        (r.volume_difference_ml, _signed(ml(r.volume_difference_ml).removesuffix(" ml"))),
+        (reference, amount(reference)),
+        (prediction, amount(prediction)),
+        (difference, _signed(amount(difference))),
         (share, _signed(f"{share:.0f}")),
         (r.lesions_found, f"{r.lesions_found} of {r.lesions_reference}"),
     ]
@@ -78,6 +83,14 @@ def _row(row: Row, place: str, first: bool) -> str:
         f'<td data-v="{escape(r.class_name)}">{escape(r.class_name)}</td>{numbers}'
         f'<td data-v="{status}">{mark}</td></tr>'
     )
+
+
+def _millilitres(volume: float) -> str:
+    return ml(volume).removesuffix(" ml")
+
+
+def _pixels(area: float) -> str:
+    return f"{area:.0f}"
 
 
 def _signed(text: str) -> str:

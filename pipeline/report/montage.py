@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation
 from PIL import Image
+from scipy import ndimage
 
 from pipeline.data.case_volumes import CaseVolumes
 from pipeline.handlers.panel import overlay_rgb, robust_window
@@ -16,6 +17,8 @@ _PLANES = ("sagittal", "coronal", "axial")
 _MARGIN_MM = 10.0
 _CLOSE_UP = 0.6
 """What is outlined is shown enlarged where it takes up less than this share of the field's longer side."""
+_PART = 0.25
+"""Of a section's sides: what else is shown enlarged."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Plane:
 
     Args:
         name: axial, coronal, sagittal, or section.
-        words: which slice, for a caption.
+        words: which slice, for a caption; empty of a section.
         size_mm: (width, height) of what is shown.
         size: of the picture, (width, height) px.
         grey: the image, PNG.
@@ -51,7 +54,8 @@ def montage(volumes: CaseVolumes) -> list[Plane]:
     if volumes.image.ndim == 2:
         spacing = volumes.grid.spacing_mm
         pictures = [volumes.image, volumes.reference, volumes.prediction]
-        return _drawn("section", "the whole section", pictures, (spacing[0], spacing[1]), window)
+        drawn = _drawn("section", "", pictures, (spacing[0], spacing[1]), window)
+        return drawn if len(drawn) > 1 else [*drawn, *_most_wrong(pictures, (spacing[0], spacing[1]), window)]
     to_ras = io_orientation(volumes.grid.affine)
     spacing = tuple(np.array(volumes.grid.spacing_mm)[np.argsort(to_ras[:, 0])])
     image = apply_orientation(volumes.image, to_ras)
@@ -72,6 +76,22 @@ def montage(volumes: CaseVolumes) -> list[Plane]:
         words = f"slice {index + 1} of {image.shape[axis]}"
         planes += _drawn(_PLANES[axis], words, pictures, (spacing[down], spacing[across]), window)
     return sorted(planes, key=lambda plane: plane.close_up)
+
+
+def _most_wrong(
+    pictures: list[np.ndarray | None], spacing_mm: tuple[float, float], window: tuple[float, float]
+) -> list[Plane]:
+    """The part of a section that is full of outlines in which most is wrong, in the section's own proportions."""
+    image, reference, prediction = pictures
+    assert image is not None
+    if reference is None or prediction is None or not (reference != prediction).any():
+        return []
+    size = [max(1, round(n * _PART)) for n in image.shape]
+    share = ndimage.uniform_filter((reference != prediction).astype(float), size, mode="constant")
+    middle = np.argwhere(share > share.max() - 0.5 / np.prod(size)).mean(axis=0)
+    starts = [min(max(0, round(m - s / 2)), n - s) for m, s, n in zip(middle, size, image.shape, strict=True)]
+    box = tuple(slice(start, start + s) for start, s in zip(starts, size, strict=True))
+    return [_plane("section", "", (image[box], reference[box], prediction[box]), spacing_mm, window, True)]
 
 
 def _drawn(

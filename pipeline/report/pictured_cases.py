@@ -10,9 +10,13 @@ from pipeline.data.case_volumes import CaseVolumes
 from pipeline.handlers.panel import PREDICTION_COLOURS, REFERENCE_COLOURS
 from pipeline.metrics import Row, measure_case
 from pipeline.report.montage import Plane, montage
-from pipeline.report.ranking import RankedCase, anchors, faults
+from pipeline.report.ranking import RankedCase, anchors, are_sections, faults
 
 _SAME_DICE = 0.005
+_SHOWN = {
+    False: "Each plane goes through the most wrong voxels, at true proportions; the patient's right is on the left.",
+    True: "Each section as it is stored, and the part of it in which most is wrong.",
+}
 _HIGHEST_REM = 24
 """Of a picture: three planes and the words on them are to fit on one screen."""
 
@@ -43,8 +47,8 @@ def pictured_cases(
     if volumes:
         parts.append(
             '<form class="filters" hidden><label><input type="checkbox" id="outlines" checked> show the outlines'
-            f'</label></form><ul class="legend">{legend}</ul><p class="hint">Each plane goes through the most wrong '
-            "voxels, at their true proportions; the patient's right is on the left.</p>"
+            f'</label></form><ul class="legend">{legend}</ul><p class="hint">{_SHOWN[are_sections(rows)]} '
+            f"The channel is {escape(', '.join(sorted({case.channel for case in volumes.values()})))}.</p>"
         )
         if again:
             parts.append(
@@ -89,14 +93,18 @@ def _other_dice(case: RankedCase, volumes: CaseVolumes) -> str:
 
 
 def _planes(case_id: str, planes: Sequence[Plane]) -> str:
+    if planes[0].name == "section":
+        return _row(case_id, planes)
     return "".join(_row(case_id, [p for p in planes if p.close_up == close_up]) for close_up in (False, True))
 
 
 def _row(case_id: str, planes: Sequence[Plane]) -> str:
-    """Side by side at one scale."""
+    """Side by side, planes at one scale, a section and a part of it at one height."""
     figures = []
-    for plane in planes:
-        what = f"{'Close-up of the ' if plane.close_up else ''}{plane.name} {plane.words}"
+    heights = [plane.size_mm[1] if plane.name == "section" else 1.0 for plane in planes]
+    widths = [plane.size_mm[0] / height for plane, height in zip(planes, heights, strict=True)]
+    for plane, width in zip(planes, widths, strict=True):
+        what = f"{'Close-up of the ' if plane.close_up else ''}{plane.name} {plane.words}".strip()
         alt = f"{what} of case {case_id}, reference and prediction outlined"
         size = f'width="{plane.size[0]}" height="{plane.size[1]}"'
         layers = [
@@ -104,14 +112,16 @@ def _row(case_id: str, planes: Sequence[Plane]) -> str:
             for png, said in ((plane.grey, alt), (plane.outlines, ""))
         ]
         caption = what[:1].upper() + what[1:]
+        if plane.close_up:
+            caption = "Close-up" if plane.name == "section" else f"Close-up, {plane.name}"
         figures.append(
-            f'<figure style="flex:{plane.size_mm[0]:.1f} 1 0"><span class="slice">{"".join(layers)}</span>'
+            f'<figure style="flex:{width:.3f} 1 0"><span class="slice">{"".join(layers)}</span>'
             f"<figcaption>{escape(caption)}</figcaption></figure>"
         )
     if not figures:
         return ""
-    width, height = sum(plane.size_mm[0] for plane in planes), max(plane.size_mm[1] for plane in planes)
-    return f'<div class="planes" style="max-width:{_HIGHEST_REM * width / height:.1f}rem">{"".join(figures)}</div>'
+    proportion = sum(widths) / max(p.size_mm[1] / height for p, height in zip(planes, heights, strict=True))
+    return f'<div class="planes" style="--widest:{_HIGHEST_REM * proportion:.1f}rem">{"".join(figures)}</div>'
 
 
 def _swatch(colour: tuple[int, int, int]) -> str:

@@ -63,8 +63,13 @@ def ranked(rows: Sequence[Row]) -> list[RankedCase]:
     ]
 
 
+def are_sections(rows: Sequence[Row]) -> bool:
+    """Whether rows are of sections: they have no volumes, and their lengths are in pixels."""
+    return bool(rows) and all(math.isnan(row.result.volume_reference_ml) for row in rows)
+
+
 def faults(row: Row) -> str:
-    """What is wrong with one class of one case, in a sentence or two; volumes are left out of a section's.
+    """What is wrong with one class of one case, in a sentence or two; of a section in pixels.
 
     Missing voxels and added ones say whether it is the size that is wrong or the place.
     """
@@ -83,14 +88,16 @@ def faults(row: Row) -> str:
     if r.fp or r.fn:
         per_voxel = 0.0 if flat else r.volume_reference_ml / (r.tp + r.fn)
         amounts = [f"{n} pixels" if flat else ml(n * per_voxel) for n in (r.fn, r.fp)]
+        amounts = [amount if n else "nothing" for amount, n in zip(amounts, (r.fn, r.fp), strict=True)]
         if r.fn > _ONE_SIDED * r.fp:
             words.append(f"Mostly too little is shown: {amounts[0]} missing, {amounts[1]} added.")
         elif r.fp > _ONE_SIDED * r.fn:
             words.append(f"Mostly too much is shown: {amounts[1]} added, {amounts[0]} missing.")
         else:
             words.append(f"About as much is missing ({amounts[0]}) as added ({amounts[1]}): shape or place differ.")
+        unit = "pixels" if flat else "mm"
         words.append(
-            f"95% of the outlines agree within {r.hausdorff_95_mm:.1f} mm; at most {r.hausdorff_mm:.1f} mm off."
+            f"95% of the outlines agree within {r.hausdorff_95_mm:.1f} {unit}; at most {r.hausdorff_mm:.1f} {unit} off."
         )
     if max(r.lesions_reference, r.lesions_prediction) > 1:
         words.append(f"Parts: {r.lesions_found} of {r.lesions_reference} found, {r.lesions_false} false.")

@@ -13,7 +13,7 @@ from pipeline.metrics import Row, summarise
 from pipeline.report.case_table import case_table
 from pipeline.report.charts import agreement_chart, curve_chart, distribution_chart
 from pipeline.report.pictured_cases import pictured_cases
-from pipeline.report.ranking import RankedCase, anchors, faults, ranked
+from pipeline.report.ranking import RankedCase, anchors, are_sections, faults, ranked
 from pipeline.report.run_facts import digests, facts
 from pipeline.report.run_results import Curve, RunResults
 from pipeline.report.viewer import viewer
@@ -24,7 +24,6 @@ POLICY = (
     "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; font-src data:; connect-src data: blob:; "
     "script-src 'unsafe-inline' 'wasm-unsafe-eval' blob:; worker-src blob:; base-uri 'none'; form-action 'none'"
 )
-_MEASURES = (("dice", "Dice"), ("iou", "IoU"), ("hausdorff_95_mm", "Hausdorff 95, mm"))
 
 
 def report_page(
@@ -61,7 +60,7 @@ def _page(run: RunResults, volumes: Mapping[str, CaseVolumes], problems: Mapping
         ("in-3d", "In 3D", viewer(in_3d, classes)),
         ("volumes", "Volumes: prediction against reference", _agreement(run.rows)),
         ("distributions", "All cases, by class", _distributions(run.rows)),
-        ("curves", "Over the training", _curves(run.curves)),
+        ("curves", "Over the training", _curves(run.curves, are_sections(run.rows))),
         ("table", "Every case", case_table(run.rows) if run.rows else ""),
         ("run", "What was run", _facts(run)),
     ]
@@ -103,24 +102,26 @@ def _lead(run: RunResults, cases: Sequence[RankedCase]) -> str:
             '<p class="lead">Nothing here was measured against references: <code>pipeline report ... --data DATASET'
             "</code> measures predictions; <code>pipeline evaluate</code> a bundle.</p>"
         )
-    summary = summarise(run.rows)
+    summary, sections = summarise(run.rows), are_sections(run.rows)
     worst = cases[0]
     lines = (*summary.classes, summary.mean) if len(summary.classes) > 1 else summary.classes
     rows = []
     for line in lines:
         dice, distance = line.measures["dice"], line.measures["hausdorff_95_mm"]
-        penalised, volume = line.measures["hausdorff_95_mm_penalised"], line.measures["absolute_volume_difference_ml"]
+        amounts = [distance, line.measures["hausdorff_95_mm_penalised"]]
+        amounts += [] if sections else [line.measures["absolute_volume_difference_ml"]]
         cells = [
             str(line.cases),
             f"{dice.mean:.3f}" + (f" [{dice.low:.3f}, {dice.high:.3f}]" if dice.n > 1 else ""),
             f"{line.measures['iou'].mean:.3f}",
-            *("–" if v.n == 0 else f"{v.mean:.2f}" for v in (distance, penalised, volume)),  # noqa: RUF001
+            *("–" if v.n == 0 else f"{v.mean:.2f}" for v in amounts),  # noqa: RUF001
             *(str(count) for count in (line.missed, line.false_alarms, line.absent)),
         ]
         numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
         rows.append(f'<tr><th scope="row">{escape(line.class_name)}</th>{numbers}</tr>')
-    heads = ("N", "Dice [95% interval]", "IoU", "HD95 mm", "with misses", "volume off by, ml", "missed", "false alarms")
-    head = "".join(f'<th scope="col" class="number">{text}</th>' for text in (*heads, "absent"))
+    lengths = ("HD95 px", "with misses") if sections else ("HD95 mm", "with misses", "volume off by, ml")
+    heads = ("N", "Dice [95% interval]", "IoU", *lengths, "missed", "false alarms", "absent")
+    head = "".join(f'<th scope="col" class="number">{text}</th>' for text in heads)
     place = anchors(run.rows)[worst.case_id]
     n, mean = summary.mean.cases, summary.mean.measures["dice"].mean
     return (
@@ -138,7 +139,7 @@ def _gravest(case: RankedCase) -> str:
 
 
 def _agreement(rows: Sequence[Row]) -> str:
-    if not any(row.result.volume_reference_ml >= 0 for row in rows):  # sections have no volumes
+    if not rows or are_sections(rows):
         return ""
     classes = list(dict.fromkeys(row.result.class_name for row in rows))
     charts = (f"<figure><h3>{escape(n)}</h3>{agreement_chart(rows, n, i)}</figure>" for i, n in enumerate(classes))
@@ -148,16 +149,21 @@ def _agreement(rows: Sequence[Row]) -> str:
 def _distributions(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
-    charts = (f"<figure><h3>{words}</h3>{distribution_chart(rows, m, words)}</figure>" for m, words in _MEASURES)
+    measures = _measures(are_sections(rows))
+    charts = (f"<figure><h3>{words}</h3>{distribution_chart(rows, m, words)}</figure>" for m, words in measures)
     return (
         f'<div class="charts">{"".join(charts)}</div><p class="hint">A point is a case, and leads to its row. Boxes: '
         "quartiles and median.</p>"
     )
 
 
-def _curves(curves: Mapping[str, Curve]) -> str:
+def _measures(sections: bool) -> tuple[tuple[str, str], ...]:
+    return (("dice", "Dice"), ("iou", "IoU"), ("hausdorff_95_mm", f"Hausdorff 95, {'pixels' if sections else 'mm'}"))
+
+
+def _curves(curves: Mapping[str, Curve], sections: bool) -> str:
     panels = []
-    for prefix, words in (("train/loss", "loss"), *_MEASURES, ("train/learning_rate", "learning rate")):
+    for prefix, words in (("train/loss", "loss"), *_measures(sections), ("train/learning_rate", "learning rate")):
         parts = {name: curve for name, curve in curves.items() if name.startswith(f"{prefix}_")}
         own = {name.removeprefix(f"{prefix}_"): curve for name, curve in parts.items() if "penalised" not in name}
         if prefix in curves:

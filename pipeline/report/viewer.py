@@ -93,8 +93,9 @@ def viewer(cases: Sequence[tuple[str, CaseVolumes]], classes: Mapping[int, str])
 <label><input id="v-outline" type="checkbox"> outlines alone</label>
 </form>
 <div class="stage" id="v-stage"><button type="button" id="v-start">Show the cases in 3D</button></div>
-<p class="hint" id="v-words" role="status">Drag to move the cross hair or to turn; the wheel moves through slices. The
-patient's right is on the left.</p>
+<p class="hint" id="v-words" role="status">Drag to move the cross hair or to turn; the wheel moves through slices. By
+keyboard: arrows, and Page Up and Page Down through slices. The patient's right is on the left.</p>
+<p class="hint" id="v-place"></p>
 </div>
 <!-- {escape(words)} -->
 <script type="application/octet-stream" id="niivue">{script}</script>

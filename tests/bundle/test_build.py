@@ -300,6 +300,22 @@ def test_a_foreign_bundle_is_read_from_its_json(bundle, configs):
         resolve(bundle, "train")
 
 
+def test_what_an_override_removes_from_a_json_is_gone_from_its_lists(bundle, configs):
+    build(bundle, configs=configs)
+    scale = "train#steps#scale=null"
+    as_built = resolve(bundle, "train", overrides=(scale, "train#handlers#stats=null"), configs=configs)
+    (bundle / "configs" / "bundle.yaml").unlink()
+    assert resolve(bundle, "train", overrides=(scale, "train#handlers#1=null")) == as_built
+    # A value that is null is a value; what is there and still referred to is refused in words.
+    assert resolve(bundle, "train", overrides=("val_interval=null",))["val_interval"] is None
+    file = bundle / "configs" / "train.json"
+    config = json.loads(file.read_text())
+    config["own"] = {"_target_": "monai.transforms.Compose", "transforms": "@train#steps#scale"}
+    file.write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=r"steps#scale=null, to which @train#steps#scale at own#transforms refers"):
+        resolve(bundle, "train", overrides=(scale,))
+
+
 def test_importing_the_room_loads_neither_monai_nor_torch():
     code = (
         "import pipeline.bundle, sys; print([m for m in ('monai', 'torch', 'numpy', 'jsonschema') if m in sys.modules])"

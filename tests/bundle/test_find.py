@@ -42,3 +42,17 @@ def test_nothing_shipped(tmp_path, monkeypatch):
     monkeypatch.setattr(find, "_PACKAGE", tmp_path / "pipeline")
     with pytest.raises(BundleError, match="no shipped bundles"):
         find_bundle("stroke")
+
+
+def test_the_bundle_of_a_record(package, tmp_path):
+    name = "stroke_perfusion_segmentation"
+    assert find.recorded_bundle({"bundle": {"name": name}}) == package / "bundles" / name
+    assert find.recorded_bundle({"bundle": {"name": "of_another_machine"}, "weights": None}) is None
+    assert find.recorded_bundle({"bundle": None}) is None
+    # A run that was predicted with: no name leads to it, but its weights do.
+    run = tmp_path / "runs" / "2026"
+    (run / "configs").mkdir(parents=True)
+    (run / "configs" / "train.json").touch()
+    weights = [{"file": str(run / "models" / "model.pt")}]
+    assert find.recorded_bundle({"bundle": {"name": "2026"}, "weights": weights}) == run
+    assert find.recorded_bundle({"bundle": {"name": name}, "weights": weights}) == package / "bundles" / name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.bundle.shown_cases import shown_cases
 from pipeline.errors import ConfigError
@@ -66,3 +67,19 @@ def test_pseudonyms_lead_to_the_files_and_stand_for_them(folders):
     (folders / "out" / "sub-1.nii.gz").rename(folders / "out" / "P1.nii.gz")
     shown = shown_cases(folders / "out", {"kind": "predict"}, ["P1"], folders / "data", pseudonyms=names)
     assert shown.volumes["P1"].case_id == "P1"
+
+
+def test_sections_whose_files_hold_other_values_than_ids(tmp_path):
+    """Cells are 255 in the files of the membrane bundle: in the references, and in what it predicts."""
+    for folder, value in (("data/images", 90), ("data/labels", 255), ("out", 255)):
+        pixels = np.zeros((20, 30), np.uint8)
+        pixels[4:12, 4:12] = value
+        (tmp_path / folder).mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / folder / "07.png")
+    record = {"kind": "predict", "bundle": {"name": "membrane_em_segmentation"}}
+    shown = shown_cases(tmp_path / "out", record, ["07"], tmp_path / "data")
+    assert shown.problems == {}
+    case = shown.volumes["07"]
+    assert shown.classes == {1: "cell"}
+    for ids in (case.reference, case.prediction):
+        assert (sorted(np.unique(ids)), int(ids.sum())) == ([0, 1], 64)

@@ -32,7 +32,9 @@ def phantoms(tmp_path_factory) -> Path:
 def run(phantoms, tmp_path_factory) -> Path:
     """A training of two epochs by our own command, in an interpreter of its own as people have it."""
     folder = tmp_path_factory.mktemp("runs") / "first"
-    fresh_python("-m", "pipeline", "train", BUNDLE, "--data", phantoms, "--out", folder, "max_epochs=2", *SMALL)
+    fresh_python(
+        "-m", "pipeline", "train", BUNDLE, "--data", phantoms, "--out", folder, "max_epochs=2", "val_interval=1", *SMALL
+    )
     return folder
 
 

@@ -183,7 +183,7 @@ try:
 except KeyboardInterrupt:
     print("interrupted")
 """
-    stopped = python("-c", script, BUNDLE, phantoms, part, "max_epochs=2", *SMALL)
+    stopped = python("-c", script, BUNDLE, phantoms, part, "max_epochs=2", "val_interval=1", *SMALL)
     assert "interrupted" in stopped.stdout, stopped.stderr[-4000:]
     assert json.loads((part / "run.json").read_text(encoding="utf-8"))["status"] == "interrupted"
     command("pipeline", "train", BUNDLE, "--data", phantoms, "--resume", part)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from pipeline.bundle import find_bundle
 from pipeline.cli.main import app
 from pipeline.geometry import Grid
 from pipeline.io import write_volume
@@ -45,6 +48,24 @@ def test_label_maps_are_measured_and_shown(folders):
     assert f"mean Dice <strong>{(1 + 6 / 7 + 2 / 3) / 3:.3f}</strong>" in text
     assert "axial slice 3 of 8 of case sub-2" in text
     assert str(folders) not in text
+
+
+def test_predictions_by_a_run_are_measured_by_its_classes(folders):
+    run = folders / "runs" / "2026"
+    shutil.copytree(find_bundle("hippocampus_mri_segmentation") / "configs", run / "configs")
+    (run / "configs" / "bundle.yaml").unlink()  # as a run has it
+    weights = {"file": str(run / "models" / "model.pt"), "digest": "ab" * 20}
+    record = {"kind": "predict", "bundle": {"name": "2026"}, "weights": [weights]}
+    (folders / "lesions" / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    refused = report(folders / "lesions", "--data", folders / "scans")
+    assert refused.exit_code == 2
+    assert "(case, mri, label)" in refused.stderr.split("Error:")[1]
+    assert ".png" not in refused.stderr  # these are volumes
+    for scan in folders.glob("scans/*/t1.nii.gz"):
+        scan.rename(scan.with_name("mri.nii.gz"))
+    result = report(folders / "lesions", "--data", folders / "scans")
+    assert result.exit_code == 0, result.output
+    assert '<th scope="row">anterior</th>' in (folders / "lesions" / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_measurement_is_shown_with_the_label_maps_that_it_measured(folders):

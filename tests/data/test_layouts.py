@@ -433,6 +433,7 @@ def test_a_layout_may_be_named_and_is_said_once(tmp_path, caplog):
     (tmp_path / "cases.csv").write_text("case,cbf\np1,x/p1_cbf.nii.gz\n")
     assert [case.case_id for case in find_cases(tmp_path, ["cbf"], require_label=False)] == ["p1"]
     find_cases(tmp_path, ["cbf"], require_label=False)
+    find_cases(tmp_path / "x" / "..", ["cbf"], require_label=False)  # the same folder by another name
     assert caplog.text.count("layout list, channels cbf: cases.csv lists the cases (it could also be bids)") == 1
     assert len(find_cases(tmp_path, ["cbf"], layout="bids")) == 3
     assert "layout bids, channels cbf: as asked for; subjects' folders with" in caplog.text

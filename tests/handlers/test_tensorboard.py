@@ -45,6 +45,7 @@ def test_scalars_of_training_and_validation_share_their_steps(tmp_path, writer):
     ValidationScalars(writer).attach(validator)
     validator.state.trainer_iteration = 4
     validator.state.metrics = {"dice": 0.75, "dice_core": 0.5}
+    validator.state.trainer_interval_s = (0.0, 0.0)
     validator.run([0])
     writer.flush()
     events = read_back(tmp_path)
@@ -52,6 +53,7 @@ def test_scalars_of_training_and_validation_share_their_steps(tmp_path, writer):
     assert [e.value for e in events.Scalars("train/loss_dice")] == [0.125, 0.125]
     assert [e.value for e in events.Scalars("train/learning_rate")] == [0.25, 0.25]
     assert [(e.step, e.value) for e in events.Scalars("validate/dice_core")] == [(4, 0.5)]
+    assert [(e.step, e.value) for e in events.Scalars("validate/share_of_time")] == [(4, 1.0)]
     assert {tag.partition("/")[0] for tag in events.Tags()["scalars"]} == {"train", "validate"}
 
 

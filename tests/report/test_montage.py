@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from pipeline.data.case_volumes import CaseVolumes
@@ -69,3 +70,18 @@ def test_a_section_is_one_picture_as_it_is_stored():
     ids[2:18, 2:38] = 1
     [plane] = montage(case(ids, ids, Grid(ids.shape, np.diag([2.0, 1.0, 1.0, 1.0]))))
     assert (plane.name, plane.size) == ("section", (384, 384))
+
+
+def test_the_part_of_a_full_section_in_which_most_is_wrong_is_enlarged():
+    reference = np.zeros((40, 80), np.uint8)
+    reference[2:38, 2:78] = 1
+    prediction = reference.copy()
+    prediction[34:38, 66:78] = 0
+    prediction[2, 2] = 0
+    whole, part = montage(case(reference, prediction, Grid(reference.shape, np.eye(4))))
+    assert (whole.size_mm, part.size_mm, part.close_up) == ((80, 40), (20, 10), True)
+    assert part.size == whole.size  # so enlarged fourfold
+    # The part is the corner: what is outlined ends two pixels before its lower and right edges.
+    rows, columns = np.nonzero(pixels(part.outlines)[..., 3])
+    below, beside = part.size[1] - 1 - rows.max(), part.size[0] - 1 - columns.max()
+    assert (below, beside) == pytest.approx((2 * 19.2, 2 * 19.2), abs=2)

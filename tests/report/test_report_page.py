@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
+from pipeline.data.case_volumes import CaseVolumes
 from pipeline.errors import DataError
-from pipeline.report import read_run
+from pipeline.geometry import Grid
+from pipeline.metrics import Row, measure_case
+from pipeline.report import RunResults, read_run
 from pipeline.report.charts import agreement_chart, distribution_chart
 from pipeline.report.ranking import faults, ranked
 from pipeline.report.report_page import report_page
@@ -71,6 +75,7 @@ def test_the_page_is_whole_and_needs_nothing_else(text):
         "axial slice 3 of 10 of case good, reference and prediction outlined"
     }
     assert {image["alt"] for image in page.images[1::2]} == {""}
+    assert "The channel is t1." in text
 
 
 def test_names_are_shown_and_never_obeyed_and_no_folder_is_named(text):
@@ -109,7 +114,7 @@ def test_the_words_say_whether_size_or_place_is_wrong(rows):
     said = {(row.case_id, row.result.class_id): faults(row) for row in rows}
     assert said["half", 1] == (
         "Dice 0.67. Volume 0.51 ml instead of 1.02 ml: 0.51 ml (50%) too small. Mostly too little is shown: 0.51 ml "
-        "missing, 0.000 ml added. 95% of the outlines agree within 2.0 mm; at most 2.0 mm off."
+        "missing, nothing added. 95% of the outlines agree within 2.0 mm; at most 2.0 mm off."
     )
     assert "the same. About as much is missing (0.51 ml) as added (0.51 ml)" in said[WORST, 1]
     assert said["good", 1] == "Dice 1.00. Volume 1.02 ml instead of 1.02 ml: the same."
@@ -145,6 +150,30 @@ def test_a_picture_of_another_prediction_than_the_tables_says_so(run_dir, volume
     text = report_page(read_run(run_dir), tmp_path / "r.html", swapped, problems).read_text(encoding="utf-8")
     assert "Its Dice: core 1.000 (table: 0.667)" in text
     assert "No picture: a damaged file." in text
+
+
+def test_sections_are_measured_in_pixels_and_their_worst_part_is_enlarged(tmp_path):
+    reference = np.zeros((40, 80), np.uint8)
+    reference[2:38, 2:78] = 1
+    prediction = reference.copy()
+    prediction[30:36, 60:70] = 0
+    grid = Grid(reference.shape, np.diag([1.0, 1.0, 1.0, 1.0]))
+    image = np.random.default_rng(0).random(reference.shape)
+    case = CaseVolumes("07", "em", image, grid, reference, prediction)
+    rows = [Row("07", 90.0, result) for result in measure_case(prediction, reference, (1.0, 1.0), {1: "cell"})]
+    text = report_page(RunResults("r", rows=rows), tmp_path / "r.html", {"07": case}).read_text(encoding="utf-8")
+    words = " ".join(re.sub("<[^>]*>", " ", text.split("</style>")[1].split("<script>")[0]).split())
+    assert "60 pixels missing, nothing added. 95% of the outlines agree within" in words
+    assert "pixels off" in words
+    assert " mm" not in words
+    assert " ml" not in words
+    assert "patient" not in words
+    distance = rows[0].result.hausdorff_95_mm
+    assert f"cell 0.989 {distance:.2f} 2736 2676 −60 −2 1 of 1" in words  # noqa: RUF001
+    assert {image["alt"] for image in Page(text).images[::2]} == {
+        "section of case 07, reference and prediction outlined",
+        "Close-up of the section of case 07, reference and prediction outlined",
+    }
 
 
 def test_without_measures_and_pictures_it_says_how_to_get_them(run_dir, tmp_path):

@@ -31,6 +31,7 @@ def installed(tmp_path, monkeypatch):
     static = tmp_path / "ipyniivue" / "static"
     static.mkdir(parents=True)
     (static / "widget.js").write_text(WIDGET)
+    (static.parent / "__init__.py").touch()  # or a real one that is installed would win
     info = tmp_path / "ipyniivue-2.4.9.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ipyniivue\nVersion: 2.4.9\n")

@@ -30,10 +30,42 @@
       backColor: [0, 0, 0, 1], isRadiologicalConvention: true, dragAndDropEnabled: false, show3Dcrosshair: true,
       multiplanarForceRender: true, multiplanarLayout: 2, isColorbar: false, crosshairWidth: 0.3, sagittalNoseLeft: true,
     });
+    viewer.onLocationChange = ({ mm, values }) => {
+      const [right, front, top] = [...mm].map((value) => value.toFixed(1));
+      element("place").textContent = `${right} mm right, ${front} front, ${top} up: image ${values[0].value.toPrecision(4)}`;
+    };
+    canvas.addEventListener("keydown", typed);
     await viewer.attachToCanvas(canvas);
     await show();
     document.getElementById("viewer-controls").hidden = false;
+    // The button that had the focus is gone: who types goes on at the first control.
+    if (document.activeElement === document.body) element("case").focus({ preventScroll: true });
     document.getElementById("viewer").dataset.ready = "yes";
+  }
+
+  // Voxels (right, front, up) of an arrow to the left, of one upwards, and of Page Up: the patient's right is on the left.
+  const STEPS = {
+    axial: [[1, 0, 0], [0, 1, 0], [0, 0, 1]], coronal: [[1, 0, 0], [0, 0, 1], [0, 1, 0]],
+    sagittal: [[0, 1, 0], [0, 0, 1], [1, 0, 0]],
+  };
+  const KEYS = {
+    ArrowLeft: [0, 1], ArrowRight: [0, -1], ArrowUp: [1, 1], ArrowDown: [1, -1], PageUp: [2, 1], PageDown: [2, -1],
+  };
+
+  // What the mouse does, by keys. NiiVue's own letters work only while the mouse is over the picture.
+  function typed(event) {
+    const key = KEYS[event.key];
+    if (!key || event.ctrlKey || event.altKey || event.metaKey) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    const [axis, sign] = key;
+    const view = element("view").selectedOptions[0].textContent;
+    if (view === "3D") {
+      const turn = [[-sign, 0], [0, sign], [0, 0]][axis];
+      viewer.setRenderAzimuthElevation(viewer.scene.renderAzimuth + 5 * turn[0], viewer.scene.renderElevation + 5 * turn[1]);
+    } else {
+      viewer.moveCrosshairInVox(...(STEPS[view] || STEPS.axial)[axis].map((step) => sign * step));
+    }
   }
 
   // NiiVue makes the colours of label maps from ids; layers: 0 the image, then what there is of the others.
