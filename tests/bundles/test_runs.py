@@ -223,7 +223,7 @@ training.train(sys.argv[1], sys.argv[2], out=sys.argv[3], budget_s=45, overrides
     with (out / "metrics.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     first, last = (int(row["iteration"]) for row in rows)
-    assert first == 5  # after a tenth of the budget
+    assert first == 18  # nine iterations for each of the two cases that are validated
     assert last == record["iterations"] == 41  # 45 s, less the two of the first validation and 2.2 s for the second
     assert events(out).Scalars("train/learning_rate")[-1].value < 0.01 * 0.003 * 1.5  # it has fallen to its end
 
