@@ -147,7 +147,10 @@ def _serve(pipe, network: torch.nn.Module, window, overlap: float, threads: int)
     inferer = MonaiInferer(window, 1, overlap, mode="gaussian")
     with torch.no_grad():
         while True:
-            image = torch.from_numpy(pipe.recv())
+            try:
+                image = torch.from_numpy(pipe.recv())
+            except EOFError:  # the benchmark has ended
+                return
             began = time.perf_counter()
             logits = inferer(image, network)
             pipe.send((time.perf_counter() - began, logits.numpy()))

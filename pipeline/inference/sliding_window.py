@@ -249,9 +249,9 @@ class SlidingWindowInferer(Inferer):
         return self.runtime(network, images, placement.window, corners, len(example), passes, example.device)
 
     def _importance(self, placement: Placement, device: torch.device | str) -> torch.Tensor | None:
-        """Weights of a tile's voxels; None for tiles that are laid side by side."""
+        """Weights of a tile's voxels; None for tiles that are laid side by side, and for one alone."""
         overlap = per_axis("overlap", self.overlap, len(placement.tile))
-        if placement.window != placement.tile and not any(overlap):
+        if len(placement) == 1 or (placement.window != placement.tile and not any(overlap)):
             return None
         return compute_importance_map(placement.tile, mode=self.mode, sigma_scale=self.sigma_scale, device=device)
 
