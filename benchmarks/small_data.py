@@ -21,6 +21,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,19 +68,30 @@ def split_files(dataset: Path, out: Path) -> dict[str, Path]:
     return files
 
 
-def started(name: str, split: Path, core: int, options: argparse.Namespace) -> subprocess.Popen[bytes]:
-    """One training, alone on its core; what it says goes to OUT/NAME.log."""
-    run_dir = options.out / name
-    shutil.rmtree(run_dir, ignore_errors=True)  # of a run that did not come to its end
+def train_command(name: str, split: Path, options: argparse.Namespace) -> list[str | Path]:
     network = NETWORKS[name.partition("@")[0]]
-    command = [sys.executable, "-m", "pipeline", "train", BUNDLE, "--data", options.dataset, "--out", run_dir]
-    command += ["--budget", options.budget, f"split_file={json.dumps(str(split.resolve()))}", *network]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PIPELINE_CACHE": str(options.out.resolve() / "cache")}
-    print(typed(*command), flush=True)
-    with (options.out / f"{name}.log").open("wb") as log:
-        return subprocess.Popen(
-            ["taskset", "-c", str(core), *map(str, command)], env=environment, stdout=log, stderr=subprocess.STDOUT
-        )
+    command = ["train", BUNDLE, "--data", options.dataset, "--out", options.out / name, "--budget", options.budget]
+    return [*command, f"split_file={json.dumps(str(split.resolve()))}", *network]
+
+
+def run_pinned(commands: Mapping[str, Sequence[str | Path]], out: Path) -> Iterator[tuple[str, bool]]:
+    """Runs `pipeline COMMAND` for each, as many at once as there are cores, each alone on its core with one thread.
+
+    What a command says goes to OUT/NAME.log. Yields each name, and whether it came to its end.
+    """
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PIPELINE_CACHE": str(out.resolve() / "cache")}
+    cores = sorted(os.sched_getaffinity(0))
+    waiting = list(commands.items())
+    while waiting:
+        batch, waiting = waiting[: len(cores)], waiting[len(cores) :]
+        running = {}
+        for core, (name, command) in zip(cores, batch, strict=False):
+            print(typed("pipeline", *command), flush=True)
+            pinned = ["taskset", "-c", str(core), sys.executable, "-m", "pipeline", *map(str, command)]
+            with (out / f"{name}.log").open("wb") as log:
+                running[name] = subprocess.Popen(pinned, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        for name, process in running.items():
+            yield name, process.wait() == 0
 
 
 def result(name: str, out: Path, budget: str) -> dict[str, Any]:
@@ -165,31 +177,29 @@ def main() -> None:
     if others := {found["budget"] for found in done.values()} - {options.budget}:
         parser.error(f"{record} has runs of {', '.join(others)}: give that --budget, or another --out")
     missing = [name for name in options.only or wanted if name not in done][: options.most]
-    cores = sorted(os.sched_getaffinity(0))
+    for name in missing:  # of a run that did not come to its end
+        shutil.rmtree(options.out / name, ignore_errors=True)
     failed = []
-    while missing:
-        batch, missing = missing[: len(cores)], missing[len(cores) :]
-        running = {
-            name: started(name, splits[name.partition("@")[2]], core, options)
-            for name, core in zip(batch, cores, strict=False)
-        }
-        for name, process in running.items():
-            if process.wait():
-                failed.append(name)
-                continue
-            done[name] = result(name, options.out, options.budget)
-            with record.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(done[name]) + "\n")
-            print(json.dumps(done[name]), flush=True)
+    commands = {name: train_command(name, splits[name.partition("@")[2]], options) for name in missing}
+    for name, ended in run_pinned(commands, options.out):
+        if not ended:
+            failed.append(name)
+            continue
+        done[name] = result(name, options.out, options.budget)
+        with record.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(done[name]) + "\n")
+        print(json.dumps(done[name]), flush=True)
     results = {name: done[name] for name in wanted if name in done}
     print(table(results))
     if options.chart is not None:
-        if lacking := [f"{name}@{count}" for name in CURVES for count in (*FEW, "all") if f"{name}@{count}" not in done]:
+        if lacking := [
+            f"{name}@{count}" for name in CURVES for count in (*FEW, "all") if f"{name}@{count}" not in done
+        ]:
             parser.error(f"--chart needs the runs {', '.join(lacking)}")
         most_cases = len(json.loads(splits["all"].read_text(encoding="utf-8"))["train"])
         draw(results, most_cases, options.chart)
     if failed:
-        raise SystemExit("\n".join(f"{name} failed: {options.out / name}.log says why" for name in failed))
+        raise SystemExit("\n".join(f"{name} failed: {options.out}/{name}.log says why" for name in failed))
 
 
 if __name__ == "__main__":
