@@ -84,11 +84,11 @@ def run_missing(commands: dict[str, list[str | Path]], out: Path) -> None:
     """The commands that have not come to their end before: OUT/NAME.done says which have."""
     missing = {name: command for name, command in commands.items() if not (out / f"{name}.done").exists()}
     failed = []
-    for name, ended in run_pinned(missing, out):
-        if ended:
-            (out / f"{name}.done").touch()
+    for ended in run_pinned(missing, out):
+        if ended.well:
+            (out / f"{ended.name}.done").touch()
         else:
-            failed.append(name)
+            failed.append(ended.name)
     if failed:
         raise SystemExit("\n".join(f"{name} failed: {out}/{name}.log says why" for name in failed))
 

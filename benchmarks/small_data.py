@@ -21,9 +21,10 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -74,10 +75,18 @@ def train_command(name: str, split: Path, options: argparse.Namespace) -> list[s
     return [*command, f"split_file={json.dumps(str(split.resolve()))}", *network]
 
 
-def run_pinned(commands: Mapping[str, Sequence[str | Path]], out: Path) -> Iterator[tuple[str, bool]]:
+class Ended(NamedTuple):
+    """How a command ended, and the share of a core that it got: below 1 where something else ran there too."""
+
+    name: str
+    well: bool
+    core_share: float
+
+
+def run_pinned(commands: Mapping[str, Sequence[str | Path]], out: Path) -> Iterator[Ended]:
     """Runs `pipeline COMMAND` for each, as many at once as there are cores, each alone on its core with one thread.
 
-    What a command says goes to OUT/NAME.log. Yields each name, and whether it came to its end.
+    What a command says goes to OUT/NAME.log.
     """
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PIPELINE_CACHE": str(out.resolve() / "cache")}
     cores = sorted(os.sched_getaffinity(0))
@@ -89,9 +98,14 @@ def run_pinned(commands: Mapping[str, Sequence[str | Path]], out: Path) -> Itera
             print(typed("pipeline", *command), flush=True)
             pinned = ["taskset", "-c", str(core), sys.executable, "-m", "pipeline", *map(str, command)]
             with (out / f"{name}.log").open("wb") as log:
-                running[name] = subprocess.Popen(pinned, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        for name, process in running.items():
-            yield name, process.wait() == 0
+                process = subprocess.Popen(pinned, env=environment, stdout=log, stderr=subprocess.STDOUT)
+            running[process.pid] = name, process, time.perf_counter()
+        while running:
+            pid, status, used = os.wait4(-1, 0)
+            name, process, start = running.pop(pid)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            core_share = (used.ru_utime + used.ru_stime) / (time.perf_counter() - start)
+            yield Ended(name, process.returncode == 0, round(core_share, 2))
 
 
 def result(name: str, out: Path, budget: str) -> dict[str, Any]:
@@ -116,14 +130,14 @@ def result(name: str, out: Path, budget: str) -> dict[str, Any]:
 
 def table(results: dict[str, dict[str, Any]]) -> str:
     lines = [
-        "| network | training cases | iterations | Dice [95% interval] | missed | Hausdorff 95, mm |",
-        "|---|---|---|---|---|---|",
+        "| network | training cases | share of a core | iterations | Dice [95% interval] | missed | Hausdorff 95, mm |",
+        "|---|---|---|---|---|---|---|",
     ]
     for found in results.values():
         low, high = found["interval"]
         lines.append(
-            f"| `{found['network']}` | {found['cases']} | {found['iterations']} | {found['dice']:.3f} "
-            f"[{low:.3f}, {high:.3f}] | {found['missed']} | {found['hausdorff_95_mm']:.2f} |"
+            f"| `{found['network']}` | {found['cases']} | {found['core_share']:.2f} | {found['iterations']} "
+            f"| {found['dice']:.3f} [{low:.3f}, {high:.3f}] | {found['missed']} | {found['hausdorff_95_mm']:.2f} |"
         )
     return "\n".join(lines)
 
@@ -181,11 +195,12 @@ def main() -> None:
         shutil.rmtree(options.out / name, ignore_errors=True)
     failed = []
     commands = {name: train_command(name, splits[name.partition("@")[2]], options) for name in missing}
-    for name, ended in run_pinned(commands, options.out):
-        if not ended:
+    for ended in run_pinned(commands, options.out):
+        name = ended.name
+        if not ended.well:
             failed.append(name)
             continue
-        done[name] = result(name, options.out, options.budget)
+        done[name] = result(name, options.out, options.budget) | {"core_share": ended.core_share}
         with record.open("a", encoding="utf-8") as file:
             file.write(json.dumps(done[name]) + "\n")
         print(json.dumps(done[name]), flush=True)
