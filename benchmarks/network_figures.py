@@ -1,21 +1,29 @@
 """The figures of docs/networks.md, counted from the networks themselves as they are built by default.
 
     python benchmarks/network_figures.py
+    python benchmarks/network_figures.py --bundle hippocampus_mri_segmentation [--threads 2] [--repeats 5]
 
 Parameters; operations of one forward pass of 512 x 512 pixels or 96 x 96 x 96 voxels (a multiplication and an addition
 are two; the published U-Nets at the papers' 572 and 132); how far the network sees. One channel, two classes.
+
+With ``--bundle``: the networks as `network=NAME` builds them for a bundle, and one forward pass of one window of its
+patch size in float32, in evaluation mode; the networks take turns, and the median of the repeats counts.
 """
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 import torch
+from monai.bundle import ConfigParser
+from networks import forward, median_seconds
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import pipeline.networks.segnet
 from pipeline import networks
+from pipeline.bundle import find_bundle, resolve
 from pipeline.networks.aspp import ASPP
 from pipeline.networks.instance_norm import InstanceNorm
 from pipeline.networks.pyramid_pooling import PyramidPooling
@@ -122,5 +130,38 @@ def table() -> None:
         print(line, flush=True)
 
 
+def bundle_table(bundle: str, threads: int, repeats: int) -> None:
+    torch.set_num_threads(threads)
+    folder = find_bundle(bundle)
+    built: dict[str, nn.Module] = {}
+    for name in BUILD:
+        if name == "unet_published":  # its windows are of other sizes
+            continue
+        config = resolve(folder, "evaluate", overrides=[f"network={name}"])
+        built[name] = ConfigParser(config).get_parsed_content("network_def").eval()
+    window = torch.randn(1, config["in_channels"], *config["patch_size"])
+    seconds = median_seconds({name: forward(network, window, False) for name, network in built.items()}, repeats)
+    print(f"{folder.name}, window {' x '.join(map(str, config['patch_size']))}, {threads} threads")
+    print(f"{'':20}{'parameters':>13}{'GFLOP':>8}{'seconds':>9}")
+    for name, network in built.items():
+        counter = FlopCounterMode(display=False)
+        with counter, torch.inference_mode():
+            network(window)
+        parameters = sum(p.numel() for p in network.parameters())
+        print(f"{name:20}{parameters:>13,}{counter.get_total_flops() / 1e9:>8.1f}{seconds[name]:>9.3f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", metavar="BUNDLE")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    if options.bundle is None:
+        table()
+    else:
+        bundle_table(options.bundle, options.threads, options.repeats)
+
+
 if __name__ == "__main__":
-    table()
+    main()

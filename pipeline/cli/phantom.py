@@ -16,6 +16,8 @@ pipeline phantom scans --cases 40
 
 pipeline phantom scans --cases 100 --seed 7 --penumbra --healthy 0.2
 
+pipeline phantom rare --cases 100 --healthy 0.5 --lesion-ml 1 2
+
 Exit status: 0 written; 2 what was given is not usable; 130 interrupted.
 """
 
@@ -28,10 +30,16 @@ def command(
     healthy: Annotated[
         float, typer.Option(metavar="SHARE", min=0, max=1, help="Share of the cases that have no lesion.")
     ] = 0.0,
+    lesion_ml: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="MIN MAX", help="Small lesions, with cores of this volume: 0.1 to 10 ml."),
+    ] = None,
 ) -> None:
     """Write a dataset of digital brain-perfusion phantoms: CBF, CBV and MTT maps with labelled stroke lesions."""
     from pipeline.data.phantom_dataset import write_dataset
 
     with keeps(f"finished cases stay in {folder}; to have all: delete it and start again"), counted("cases") as count:
-        write_dataset(folder, cases, seed, penumbra=penumbra, healthy_share=healthy, progress=count)
+        write_dataset(
+            folder, cases, seed, penumbra=penumbra, healthy_share=healthy, lesion_ml=lesion_ml, progress=count
+        )
     typer.echo(f"{cases} cases in {folder}")

@@ -76,7 +76,9 @@ class PhantomCase:
     truth: PhantomTruth
 
 
-def make_case(seed: int, *, penumbra: bool = False, healthy: bool = False) -> PhantomCase:
+def make_case(
+    seed: int, *, penumbra: bool = False, healthy: bool = False, lesion_ml: tuple[float, float] | None = None
+) -> PhantomCase:
     """Simulate one examination.
 
     Args:
@@ -84,6 +86,7 @@ def make_case(seed: int, *, penumbra: bool = False, healthy: bool = False) -> Ph
             maps, and ``healthy`` takes the stroke away from the same brain.
         penumbra: label the penumbra as class 2.
         healthy: no acute lesion; old and harmless changes stay.
+        lesion_ml: a small lesion in the same brain: bounds of the core's volume, ml (`phantom_lesions.occlude`).
     """
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(6)]
     geometry, anatomy, chronic, acute, scanner, storage = streams
@@ -91,7 +94,7 @@ def make_case(seed: int, *, penumbra: bool = False, healthy: bool = False) -> Ph
     brain = grow_brain(frame, anatomy)
     axes = frame.axes_mm()
 
-    stroke = None if healthy else lesions.occlude(brain, RandomFields(axes, acute), acute)
+    stroke = None if healthy else lesions.occlude(brain, RandomFields(axes, acute), acute, lesion_ml)
     perfusion, facts = _perfuse(brain, stroke, chronic)
     cbf, cbv = frame.average_slices(perfusion.cbf), frame.average_slices(perfusion.cbv)
     inside = frame.average_slices(brain.inside) > 0.5
@@ -108,8 +111,7 @@ def make_case(seed: int, *, penumbra: bool = False, healthy: bool = False) -> Ph
         mtt=mean_transit_time(cbf, cbv),
     )
     maps = _acquire(cbf, cbv, inside, frame, scanner)
-    tissue = inside & (frame.average_slices(brain.ventricle) < 0.5)
-    label = _label(truth, volume_ratio, tissue, penumbra)
+    label = _label(truth, volume_ratio, lesions.labelled_tissue(brain), penumbra)
 
     voxel_ml = float(np.prod(frame.spacing_mm)) / 1000
     facts |= {

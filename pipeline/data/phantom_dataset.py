@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.data.phantom import CHANNELS, PHANTOM_VERSION, make_case
+from pipeline.data.phantom_lesions import SMALL_ML
 from pipeline.errors import DataError
 from pipeline.io import write_volume
 
@@ -30,6 +31,7 @@ class _Order:
     seed: int
     penumbra: bool
     healthy: bool
+    lesion_ml: tuple[float, float] | None
 
 
 def write_dataset(
@@ -39,6 +41,7 @@ def write_dataset(
     *,
     penumbra: bool = False,
     healthy_share: float = 0.0,
+    lesion_ml: tuple[float, float] | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
@@ -52,6 +55,8 @@ def write_dataset(
         seed: non-negative.
         penumbra: label the penumbra as class 2.
         healthy_share: share of cases without an acute lesion, 0 to 1, spread evenly over the cases.
+        lesion_ml: small lesions instead of large ones: bounds of each core's volume, between 0.1 and 10 ml. A
+            thousandth of the brain is 1 to 2 ml.
         workers: processes; by default one per CPU core, and 0 means this process. They are spawned, so a script that
             calls this needs the usual ``if __name__ == "__main__":``.
         progress: called with (cases done, cases) after each case, in this process.
@@ -68,12 +73,18 @@ def write_dataset(
             f"{cases} cases, seed {seed}, healthy share {healthy_share}",
             expected="at least 1 case, a seed of at least 0, a share between 0 and 1",
         )
+    if lesion_ml is not None and not SMALL_ML[0] <= lesion_ml[0] <= lesion_ml[1] <= SMALL_ML[1]:
+        raise DataError(
+            f"lesions of {lesion_ml[0]:g} to {lesion_ml[1]:g} ml",
+            expected=f"two volumes between {SMALL_ML[0]:g} and {SMALL_ML[1]:g} ml, the smaller one first",
+            fix="give none for strokes as most are scanned, 6 ml and more",
+        )
     if folder.exists() and any(folder.iterdir()):
         raise DataError("files in the folder for the phantom", file=folder, expected="an empty or a new folder")
 
     width = max(3, len(str(cases)))
     orders = [
-        _Order(folder / f"sub-{i + 1:0{width}d}", case_seed(seed, i), penumbra, is_healthy(i, healthy_share))
+        _Order(folder / f"sub-{i + 1:0{width}d}", case_seed(seed, i), penumbra, is_healthy(i, healthy_share), lesion_ml)
         for i in range(cases)
     ]
     workers = min(cpu_count() or 1 if workers is None else workers, cases)
@@ -101,6 +112,7 @@ def write_dataset(
         "channels": list(CHANNELS),
         "labels": {"1": "core", "2": "penumbra"} if penumbra else {"1": "core"},
         "healthy_share": healthy_share,
+        "lesion_ml": lesion_ml,
         "cases": {order.folder.name: facts[order.folder.name] for order in orders},
     }
     (folder / FACTS_FILE).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
@@ -138,7 +150,7 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _make_and_write(order: _Order) -> dict[str, Any]:
-    case = make_case(order.seed, penumbra=order.penumbra, healthy=order.healthy)
+    case = make_case(order.seed, penumbra=order.penumbra, healthy=order.healthy, lesion_ml=order.lesion_ml)
     order.folder.mkdir()
     for name in (*CHANNELS, "label"):
         write_volume(order.folder / f"{order.folder.name}_{name}.nii.gz", getattr(case, name), case.grid)

@@ -8,6 +8,7 @@ phantom knows each voxel's own. In the penumbra flow is reduced, blood volume ke
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ GREY_CBF, WHITE_CBF, FLUID_CBF = 60.0, 22.0, 1.5  # ml/100g/min
 GREY_CBV, WHITE_CBV, FLUID_CBV = 4.0, 2.0, 0.25  # ml/100g, that is percent
 CORE_FLOW_RATIO = 0.30
 PENUMBRA_TRANSIT_RATIO = 1.45
+SMALL_ML = (0.1, 10.0)  # of cores that are asked for by volume: a few voxels at least; every territory has room for it
 
 # name -> (arteries without flow, how often): most strokes that are scanned are of the middle cerebral artery
 OCCLUSIONS: dict[str, tuple[tuple[str, ...], float]] = {
@@ -76,11 +78,17 @@ def normal_perfusion(brain: Brain, fields: RandomFields, rng: np.random.Generato
     return Perfusion(flow + FLUID_CBF * brain.fluid, volume + FLUID_CBV * brain.fluid)
 
 
-def occlude(brain: Brain, fields: RandomFields, rng: np.random.Generator) -> Stroke:
+def occlude(
+    brain: Brain, fields: RandomFields, rng: np.random.Generator, small_ml: tuple[float, float] | None = None
+) -> Stroke:
     """An acute stroke in one arterial territory, its core 6 ml at least, with penumbra around it.
 
     Collaterals decide how bad it is where: worst near the occluded branch and deep in the territory, better near the
     watersheds, uneven in between. The flow ratio is continuous: floor, core edge at 0.30, penumbra, normal.
+
+    Args:
+        small_ml: bounds of the core's volume in ml instead, within `SMALL_ML`: one embolus in a distal branch, compact,
+            5 to 10 mm of penumbra around it. The volume is the label's, whose small parts in thick slices are lost.
     """
     tissue = brain.inside & (brain.ventricle < 0.5)
     names, (arteries, frequency) = list(OCCLUSIONS), zip(*OCCLUSIONS.values(), strict=True)
@@ -91,7 +99,10 @@ def occlude(brain: Brain, fields: RandomFields, rng: np.random.Generator) -> Str
         affected = np.flatnonzero(tissue & (depth > 0))
         territory_ml = affected.size * brain.frame.fine_voxel_ml
 
-    start = rng.choice(affected[depth.flat[affected] > np.quantile(depth.flat[affected], 0.6)])
+    deep = affected[depth.flat[affected] > np.quantile(depth.flat[affected], 0.6)]
+    if small_ml is not None:  # a small one in a sulcus would show nothing
+        deep = deep[brain.fluid.flat[deep] < 0.2]
+    start = rng.choice(deep)
     distance = np.sqrt(sum((axis - axis.flat[start]) ** 2 for axis in (brain.x, brain.y / 1.2, brain.z)))
     order = 0.65 * distance - 0.4 * np.clip(depth, None, 22) + 4.5 * fields.draw(15) + 1.5 * fields.draw(7)
 
@@ -102,15 +113,29 @@ def occlude(brain: Brain, fields: RandomFields, rng: np.random.Generator) -> Str
         sorted_order[min(int(ml / brain.frame.fine_voxel_ml), affected.size - 1)] for ml in (core_ml, hypoperfused_ml)
     )
     outer_edge = max(outer_edge, core_edge + 6)
+    if small_ml is not None:
+        core_ml = float(np.exp(rng.uniform(*np.log(small_ml))))
+        order = distance + 0.2 * _radius_mm(core_ml) * fields.draw(7)
+        penumbra_mm = rng.uniform(5, 10)
 
     floor = rng.uniform(0.07, 0.17)
     plateau = np.clip(rng.uniform(0.42, 0.56) + 0.05 * fields.draw(18), 0.37, 0.7)
     offset = np.log((CORE_FLOW_RATIO - floor) / (plateau - CORE_FLOW_RATIO))
-    ratio = floor + (plateau - floor) * expit((order - core_edge) / rng.uniform(0.8, 1.7) + offset)
-    ratio = ratio + (1 - ratio) * expit((order - outer_edge) / 2.5)
-    ratio = 1 - (1 - ratio) * expit((depth - 1.0) / 0.9)
-    ratio = np.clip(ratio * (1 + 0.05 * fields.draw(6)), 0.04, 1.05)
-    ratio = np.where(brain.inside, ratio, 1.0)
+    steepness, uneven = rng.uniform(0.8, 1.7), 1 + 0.05 * fields.draw(6)
+    within = expit((depth - 1.0) / 0.9)
+
+    def flow_ratio(core_edge: float, outer_edge: float) -> np.ndarray:
+        ratio = floor + (plateau - floor) * expit((order - core_edge) / steepness + offset)
+        ratio = ratio + (1 - ratio) * expit((order - outer_edge) / 2.5)
+        ratio = 1 - (1 - ratio) * within
+        # uneven all over the brain; by a small one where flow is lost alone, so that nothing else gives it away
+        ratio = ratio * uneven if small_ml is None else 1 - (1 - ratio) * uneven
+        return np.where(brain.inside, np.clip(ratio, 0.04, 1.05), 1.0)
+
+    if small_ml is not None:
+        core_edge = _edge_of_core(lambda edge: flow_ratio(edge, edge + penumbra_mm), brain, core_ml)
+        outer_edge = core_edge + penumbra_mm
+    ratio = flow_ratio(core_edge, outer_edge)
 
     core_volume, penumbra_volume = rng.uniform(0.32, 0.52), rng.uniform(0.92, 1.15)
     volume_ratio = np.interp(
@@ -119,6 +144,35 @@ def occlude(brain: Brain, fields: RandomFields, rng: np.random.Generator) -> Str
         (0.6 * core_volume, core_volume, 0.9, penumbra_volume, 1.05, 1.0),
     )
     return Stroke(occlusion, side, ratio, volume_ratio, order - core_edge)
+
+
+def labelled_tissue(brain: Brain) -> np.ndarray:
+    """bool (H, W, D): where a label may be, in slices: in the brain, sulci included, and not in a ventricle."""
+    average = brain.frame.average_slices
+    return (average(brain.inside) > 0.5) & (average(brain.ventricle) < 0.5)
+
+
+def _edge_of_core(flow_ratio: Callable[[float], np.ndarray], brain: Brain, core_ml: float) -> float:
+    """The edge for which the label's volume is ``core_ml``, to 5% or a voxel, by bisection: it grows with the edge."""
+    tissue, voxel_ml = labelled_tissue(brain), float(np.prod(brain.frame.spacing_mm)) / 1000
+    low, high = 0.0, 4 * _radius_mm(core_ml) + 10
+    for _ in range(16):
+        edge = (low + high) / 2
+        core = tissue & (brain.frame.average_slices(flow_ratio(edge)) < CORE_FLOW_RATIO)
+        found_ml = float(core.sum()) * voxel_ml
+        if abs(found_ml - core_ml) <= max(0.05 * core_ml, voxel_ml):
+            break
+        low, high = (edge, high) if found_ml < core_ml else (low, edge)
+    return edge
+
+
+def _radius_mm(volume_ml: float) -> float:
+    """Of the ball of a volume.
+
+    >>> round(_radius_mm(1.0), 2)
+    6.2
+    """
+    return float((3000 * volume_ml / (4 * np.pi)) ** (1 / 3))
 
 
 def leukoaraiosis(brain: Brain, fields: RandomFields, rng: np.random.Generator) -> np.ndarray:

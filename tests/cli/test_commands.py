@@ -201,11 +201,13 @@ def test_preview_hands_over_everything(pipeline, rooms):
 
 
 def test_phantom_hands_over_everything(pipeline, rooms):
-    pipeline("phantom", "scans", "--cases", "5", "--seed", "7", "--penumbra", "--healthy", "0.2")
+    pipeline(
+        "phantom", "scans", "--cases", "5", "--seed", "7", "--penumbra", "--healthy", "0.2", "--lesion-ml", "1", "2.5"
+    )
     name, args, options = rooms.calls[0]
     assert (name, args) == ("write_dataset", (Path("scans"), 5, 7))
     options.pop("progress")(1, 5)  # what it is for: it must be callable with (done, total)
-    assert options == {"penumbra": True, "healthy_share": 0.2}
+    assert options == {"penumbra": True, "healthy_share": 0.2, "lesion_ml": (1.0, 2.5)}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import nibabel
 import numpy as np
 import pytest
+from scipy.ndimage import distance_transform_edt
 
 from pipeline.data.phantom import MTT_MAX_S, make_case, mean_transit_time
 from pipeline.data.phantom_dataset import case_seed, write_dataset
@@ -141,6 +142,20 @@ def test_healthy_case_is_the_same_brain_without_the_stroke(cases, healthy_case):
     assert (healthy_case.truth.flow_ratio == 1).all()
 
 
+def test_a_small_lesion_has_the_volume_that_is_asked_for_and_leaves_the_rest_of_the_brain_alone(cases):
+    low_ml, high_ml = 1.0, 2.0
+    small = make_case(0, lesion_ml=(low_ml, high_ml))
+    core_ml = (small.label == 1).sum() * small.grid.voxel_volume_ml
+    assert 0.95 * low_ml <= core_ml <= 1.05 * high_ml
+    assert small.facts["core_ml"] == pytest.approx(core_ml, abs=1e-3)
+    assert small.truth.flow_ratio[small.label == 1].max() < 0.30
+    np.testing.assert_array_equal(small.truth.grey, cases[0].truth.grey)
+    # 5 to 10 mm of penumbra, fading out over as much again
+    distance_mm = distance_transform_edt(small.label == 0, sampling=small.grid.spacing_mm)
+    np.testing.assert_allclose(small.truth.flow_ratio[distance_mm > 30], 1, atol=0.01)
+    assert (small.truth.flow_ratio[(distance_mm > 0) & (distance_mm < 3) & (small.truth.fluid < 0.1)] < 0.75).all()
+
+
 def test_maps_hold_round_numbers(cases):
     """What makes them the same on every machine: the last bits of an exponential are rounded away."""
     for name, step in (("cbf", 0.01), ("cbv", 0.001), ("mtt", 0.01)):
@@ -221,3 +236,10 @@ def test_a_folder_with_files_is_refused(tmp_path):
 def test_numbers_out_of_range_are_refused(tmp_path, wrong):
     with pytest.raises(DataError, match="at least 1 case"):
         write_dataset(tmp_path / "new", **wrong)
+
+
+@pytest.mark.parametrize("wrong", [(2.0, 1.0), (0.05, 1.0), (1.0, 11.0), (float("nan"), 1.0)])
+def test_volumes_that_are_not_small_lesions_are_refused(tmp_path, wrong):
+    with pytest.raises(DataError, match=r"between 0\.1 and 10 ml, the smaller one first"):
+        write_dataset(tmp_path / "new", 1, lesion_ml=wrong)
+    assert not (tmp_path / "new").exists()
