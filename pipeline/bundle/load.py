@@ -21,7 +21,8 @@ class Segmentation(NamedTuple):
     """A result.
 
     Args:
-        labels: class ids (H, W, D), uint8 (int16 above 256 classes); of a section (H, W).
+        labels: class ids (H, W, D), uint8 (int16 above 256 classes); of a section (H, W). Of a bundle of ``instances``
+            the numbers of the objects, int32.
         grid: the grid of the image, on which they are.
     """
 
@@ -116,7 +117,7 @@ class Segmenter:
                 result = self._predictor.predict(prepared, again=lambda: self._preprocessing(item, threading=True))
         except Exception as error:
             raise case_error(error, item) from error
-        labels = result["pred"]
+        labels = result.get("pred_instances", result["pred"])
         return Segmentation(labels[0].cpu().numpy(), Grid(tuple(labels.shape[1:]), labels.affine.cpu().numpy()))
 
     def _item(self, image: Any, grid: Grid | None) -> dict[str, Any]:

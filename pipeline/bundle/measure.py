@@ -18,6 +18,7 @@ from pipeline.bundle.build import resolve
 from pipeline.bundle.data_rules import data_rules
 from pipeline.bundle.find import find_bundle
 from pipeline.bundle.measured import DONE, FAILED, MISSING, REFUSED, Measured, PairOutcome
+from pipeline.data.case_label import load_case_label
 from pipeline.data.label import label_ids, load_label
 from pipeline.data.onto_grid import reordering
 from pipeline.data.pairs import Pair, Pairing, find_pairs, renamed
@@ -25,7 +26,8 @@ from pipeline.data.provenance import bundle_identity, command_line, environment,
 from pipeline.data.pseudonyms import MARK, Pseudonyms, hidden_error, without_paths
 from pipeline.data.stack_rules import StackRules
 from pipeline.errors import ConfigError, DataError, GeometryError, LabelError
-from pipeline.io import read_image_grid
+from pipeline.geometry import Grid
+from pipeline.io import Volume, read_image_grid
 from pipeline.metrics import Row, absent_class, diagonal_mm, measure_case, summarise
 
 _MOST_IDS = 256
@@ -141,10 +143,7 @@ def _compared(pair: Pair, asked: _Asked) -> _Done:
             expected=f"the reference's grid ({grid})",
             fix="bring it back onto the grid of its reference; the voxels of two grids can't be compared",
         )
-    allowed, values = tuple(asked.classes) or None, asked.rules.label_values
-    prediction, reference = (
-        load_label(path, grid, allowed, values, policy) for path in (pair.prediction, pair.reference)
-    )
+    prediction, reference = (_label_map(path, grid, asked) for path in (pair.prediction, pair.reference))
     classes = asked.classes or _occurring(prediction.array, reference.array)
     maps, spacing = (prediction.array[0], reference.array[0]), grid.spacing_mm
     results = measure_case(*maps, spacing, classes, asked.tolerance_mm, asked.lesion_overlap) if classes else []
@@ -155,6 +154,14 @@ def _compared(pair: Pair, asked: _Asked) -> _Done:
     ]
     rows = [Row(pair.case_id, diagonal_mm(grid.shape, spacing), result) for result in results]
     return _Done(PairOutcome(pair.case_id, DONE, remarks=tuple(remarks)), rows, grid.shape, spacing)
+
+
+def _label_map(path: Path, grid: Grid, asked: _Asked) -> Volume:
+    """Class ids; of both maps where the bundle's labels number objects, as its results do."""
+    rules = asked.rules
+    if rules.label_holds == "instances":
+        return load_case_label(path, grid, rules).classes
+    return load_label(path, grid, tuple(asked.classes) or None, rules.label_values, rules.label_policy)
 
 
 def _occurring(prediction: np.ndarray, reference: np.ndarray) -> dict[int, str]:

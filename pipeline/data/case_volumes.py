@@ -7,8 +7,8 @@ from os import PathLike
 
 import numpy as np
 
+from pipeline.data.case_label import load_case_label
 from pipeline.data.cases import Case
-from pipeline.data.label import load_label
 from pipeline.data.stack_rules import StackRules
 from pipeline.errors import DataError, GeometryError
 from pipeline.geometry import Grid
@@ -54,7 +54,8 @@ def read_case_volumes(
         case: with a file of the channel.
         channel: name, in small letters.
         rules: by which its files are read.
-        prediction: a label map on the image's grid, in whatever axis order; or the array of one.
+        prediction: a label map on the image's grid, in whatever axis order; or the array of one. Where the rules say
+            that labels hold instances, it may hold instances too.
 
     Raises:
         DataError: a file that can't be read, or no such channel; a label map on another grid.
@@ -64,8 +65,15 @@ def read_case_volumes(
     volume = read_image(case.image[channel], policy=rules.policy_of(channel))
 
     def ids(path: str | PathLike[str]) -> np.ndarray:
-        return np.asarray(load_label(path, volume.grid, rules.labels, rules.label_values, rules.label_policy).array[0])
+        return np.asarray(load_case_label(path, volume.grid, rules).classes.array[0])
 
     reference = None if case.label is None else ids(case.label)
-    predicted = prediction if prediction is None or isinstance(prediction, np.ndarray) else ids(prediction)
+    if prediction is None:
+        predicted = None
+    elif not isinstance(prediction, np.ndarray):
+        predicted = ids(prediction)
+    elif rules.label_holds == "instances" and rules.labels:  # as in the labels, so in the results
+        predicted = np.where(prediction > 0, rules.labels[0], 0).astype(np.uint8)
+    else:
+        predicted = prediction
     return CaseVolumes(case.case_id, channel, volume.array, volume.grid, reference, predicted)

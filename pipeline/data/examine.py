@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from pipeline.data.case_label import load_case_label
 from pipeline.data.cases import Case
 from pipeline.data.exchanged import require_no_image
 from pipeline.data.file_digests import file_state
 from pipeline.data.fingerprint import MANY_IDS, CaseFingerprint, ChannelFingerprint, LabelFingerprint
 from pipeline.data.intensities import absurd_voxels, background_value, body_shape, intensities, miniature, of_values
-from pipeline.data.label import load_label, require_label_grid
+from pipeline.data.label import require_label_grid
 from pipeline.data.onto_grid import covered_share
 from pipeline.data.stack import (
     LEAST_OVERLAP,
@@ -133,11 +134,17 @@ def _examined(case: Case, channels: Sequence[str], rules: StackRules) -> CaseFin
         if case.label is not None:
             with record.refusing():
                 require_own_label(case.label, files.values())
-                read = load_label(case.label, grid, rules.labels, rules.label_values, rules.label_policy)
-                record.repairs += [text if text.startswith("label: ") else f"label: {text}" for text in read.repairs]
-                ids = read.array[0]
+                read = load_case_label(case.label, grid, rules)
+                said = read.classes.repairs
+                record.repairs += [text if text.startswith("label: ") else f"label: {text}" for text in said]
+                ids = read.classes.array[0]
                 label = _label(str(case.label), ids, grid)
-                require_no_image(label, ids, {name: volume.array for name, volume in volumes.items()})
+                as_stored = label if read.instances is None else _label(str(case.label), read.instances[0], grid)
+                shown = ids if read.instances is None else read.instances[0]
+                require_no_image(as_stored, shown, {name: volume.array for name, volume in volumes.items()})
+                if read.instances is not None:
+                    objects = sum(number > 0 and count > 0 for number, count in as_stored.voxels.items())
+                    label = replace(label, components=dict.fromkeys(label.components, objects))
     measured = {}
     for name, volume in volumes.items():
         with record.refusing():

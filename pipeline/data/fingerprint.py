@@ -70,7 +70,8 @@ class LabelFingerprint:
     Args:
         file: its path.
         voxels: id -> how many voxels, the background (0) included.
-        components: id -> number of 26-connected components, without the background.
+        components: id -> number of 26-connected components, of objects where the label numbers them; without the
+            background.
         box_mm: sides of the bounding box of everything above 0; None where nothing is.
         centres: id -> centre of its voxels in the volume's box, from 0 (left, back, bottom) to 1 (right, front, top);
             without the background, empty for a section.

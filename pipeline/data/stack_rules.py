@@ -16,6 +16,7 @@ class StackRules:
     Args:
         labels: ids that a label may hold, 0 is always among them; None allows any.
         label_values: id -> value that stands for it in the files, see `load_label`.
+        label_holds: ``"classes"``, or ``"instances"``: any number above 0 is an object of the one class in ``labels``.
         on_other_grid: see `load_stack`.
         missing_channels: ``"refuse"`` a case that lacks a channel, or take it as ``"zero"``.
         policy: how headers are read.
@@ -24,6 +25,7 @@ class StackRules:
 
     labels: tuple[int, ...] | None = None
     label_values: Mapping[int, int] = field(default_factory=dict)
+    label_holds: str = "classes"
     on_other_grid: str = "resample"
     missing_channels: str = "refuse"
     policy: ReadPolicy = STRICT
@@ -34,6 +36,13 @@ class StackRules:
             raise ConfigError(f"on_other_grid={self.on_other_grid!r}", expected="resample or refuse")
         if self.missing_channels not in ("refuse", "zero"):
             raise ConfigError(f"missing_channels={self.missing_channels!r}", expected="refuse or zero")
+        if self.label_holds not in ("classes", "instances"):
+            raise ConfigError(f"label_holds={self.label_holds!r}", expected="classes or instances")
+        if self.label_holds == "instances" and (len(self.labels or ()) != 1 or self.label_values):
+            raise ConfigError(
+                f"label_holds='instances' with classes {self.labels} and label_values {dict(self.label_values)}",
+                expected="one class, which all objects are of, and no label_values",
+            )
 
     def policy_of(self, channel: str) -> ReadPolicy:
         """How the file of one channel is read."""
@@ -42,7 +51,7 @@ class StackRules:
     @property
     def label_policy(self) -> ReadPolicy:
         """How a label is read: no voxel of it may be guessed, and it is no series."""
-        return replace(self.policy, non_finite="refuse", volume=None)
+        return replace(self.policy, non_finite="refuse", volume=None, colour="refuse")
 
 
 def stack_rules(
@@ -50,6 +59,7 @@ def stack_rules(
     *,
     labels: Iterable[int | str] | None = None,
     label_values: Mapping[int, int] | Mapping[str, int] | None = None,
+    label_holds: str = "classes",
     on_other_grid: str = "resample",
     missing_channels: str = "refuse",
     non_finite: str = "refuse",
@@ -57,6 +67,7 @@ def stack_rules(
     trust: str | None = None,
     volume: int | Mapping[str, int] | None = None,
     spacing_limits_mm: Sequence[float] = STRICT.spacing_limits_mm,
+    colour: str = "refuse",
 ) -> StackRules:
     """The rules as a config words them: the arguments of `LoadImageStackd`, which says what they mean.
 
@@ -73,6 +84,7 @@ def stack_rules(
     return StackRules(
         labels=None if labels is None else tuple(int(label) for label in labels),
         label_values=values,
+        label_holds=label_holds,
         on_other_grid=on_other_grid,
         missing_channels=missing_channels,
         policy=ReadPolicy(
@@ -81,6 +93,7 @@ def stack_rules(
             trust=trust,
             volume=None if isinstance(volume, Mapping) else volume,
             spacing_limits_mm=(float(spacing_limits_mm[0]), float(spacing_limits_mm[1])),
+            colour=colour,
         ),
         volumes=volumes,
     )

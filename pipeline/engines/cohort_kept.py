@@ -55,7 +55,9 @@ def still_holds(
         if found == {"as written"} and before:  # a correction that was undone
             return replace(earlier, kept=True, reason="", volumes_ml=before, volumes_as_written_ml={})
         if "lost" not in found and "changed" in found:
-            return replace(earlier, kept=True, reason=CHANGED, volumes_ml={}, volumes_as_written_ml=before)
+            return replace(
+                earlier, kept=True, reason=CHANGED, volumes_ml={}, volumes_as_written_ml=before, instances=None
+            )
     if "changed" in found:
         raise DataError(
             "a result that somebody has changed since it was written, of another input, bundle or version",

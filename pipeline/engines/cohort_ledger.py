@@ -127,6 +127,8 @@ class Ledger:
             voxels = torch.bincount(labels.as_tensor().flatten(), minlength=max(self.names, default=0) + 1).tolist()
             about["volumes_ml"] = {name: voxels[label] * grid.voxel_volume_ml for label, name in self.names.items()}
             about["grid"] = {"shape": list(grid.shape), "affine": grid.affine.tolist()}
+        if "pred_instances" in result:
+            about["instances"] = int(result["pred_instances"].max())
         written = result.get("written") or [result[key] for key in ("pred_path",) if key in result]
         outcome = CaseOutcome(
             **about,

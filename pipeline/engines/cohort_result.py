@@ -34,6 +34,7 @@ class CaseOutcome:
         seconds: that the case was worked on; other cases were worked on at the same time.
         repairs: what the reader put right in its files, and said so; how a lack of memory was got over.
         volumes_ml: volume of each class in the result, by the class's name.
+        instances: how many objects the result numbers; None where it holds classes, or somebody has changed it since.
         volumes_as_written_ml: of a result that somebody has changed since, what they were before.
         output: file of the result.
         relative: folder of the case below the output folder.
@@ -62,6 +63,7 @@ class CaseOutcome:
     kept: bool = False
     pseudonymous: bool = False
     volumes_as_written_ml: Mapping[str, float] = field(default_factory=dict)
+    instances: int | None = None
 
     @property
     def key(self) -> CaseKey:
@@ -108,6 +110,7 @@ def _fits(name: str, value: Any) -> bool:
         kind: Any = (int, float) if name in _NUMBERS else str if name in _TEXTS else object
         return isinstance(value, Mapping) and all(isinstance(one, kind) for one in value.values())
     kinds: dict[str, Any] = {"seconds": (int, float), "kept": bool, "pseudonymous": bool}
+    kinds["instances"] = (int, type(None))
     return isinstance(value, kinds.get(name, str))
 
 
@@ -150,13 +153,24 @@ class CohortResult:
             DataError: one can't be written.
         """
         names = list(dict.fromkeys(name for outcome in self.outcomes for name in outcome.volumes_ml))
-        columns = ["case", "status", "reason", "seconds", "repairs", *(f"{name}_ml" for name in names), "output"]
+        counted = ["instances"] if any(outcome.instances is not None for outcome in self.outcomes) else []
+        columns = [
+            "case",
+            "status",
+            "reason",
+            "seconds",
+            "repairs",
+            *(f"{name}_ml" for name in names),
+            *counted,
+            "output",
+        ]
         text = StringIO(newline="")
         table = csv.writer(text)
         table.writerow(columns)
         for o in self.outcomes:
             volumes = [f"{o.volumes_ml[name]:.6g}" if name in o.volumes_ml else "" for name in names]
-            row = [o.case, o.status, o.reason, f"{o.seconds:.3f}", "; ".join(o.repairs), *volumes, o.output]
+            number = ["" if o.instances is None else o.instances] if counted else []
+            row = [o.case, o.status, o.reason, f"{o.seconds:.3f}", "; ".join(o.repairs), *volumes, *number, o.output]
             table.writerow(row)
         write_text(Path(output_dir) / "predictions.csv", text.getvalue())
         record = {"complete": self.complete, "counts": self.counts, **self.record}

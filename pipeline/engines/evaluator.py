@@ -45,4 +45,9 @@ class Evaluator(SupervisedEvaluator):
         # Storage order is the network's matter alone: convolutions follow their weights'.
         self.precision.prepare(self.network)
         with self.precision.autocast(self.state.device), torch.no_grad():
-            return super()._iteration(engine, batchdata)
+            output = super()._iteration(engine, batchdata)
+        # MONAI hands on the label alone; the numbers of its objects stand beside it.
+        for case, of_batch in zip(output, self.state.batch, strict=True) if isinstance(output, list) else ():
+            if "label_instances" in of_batch:
+                case["label_instances"] = of_batch["label_instances"]
+        return output

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any
 
 import numpy as np
 import torch
-from monai.handlers import from_engine
+from monai.utils import convert_to_dst_type
 from scipy import ndimage
 
 from pipeline.handlers.case_scores import CaseScores
@@ -34,27 +33,24 @@ class InstanceScores(CaseScores):
 
     In a bundle: ``validate: {further_metrics: {instances: {_target_: pipeline.handlers.InstanceScores}}}``.
 
+    Instances are those that a case has in its engine's output, ``pred_instances`` and ``label_instances`` (see
+    `pipeline.inference.Restored` and `pipeline.transforms.LoadImageStackd`); where one of them is missing, the
+    components of a class in ``pred`` or ``label``.
+
     Args:
-        object_class: class id of what instances are made of: its components that touch by a face (by a side, in 2D) are
-            instances; None where label maps hold ids of instances already.
+        object_class: class id of what instances are made of, where they are not given: its components that touch by a
+            face (by a side, in 2D); None where ``pred`` and ``label`` hold ids of instances.
         output_dir: see `CaseScores`.
-        output_transform: gives (predictions, labels) from the engine's output, two lists of label maps (1, H, W, D) or
-            (1, H, W).
     """
 
     NAMES, KEY, FILE = tuple(_Figures.__annotations__), "mean_average_precision", "instances"
 
-    def __init__(
-        self,
-        object_class: int | None = 1,
-        output_dir: str | PathLike[str] | None = None,
-        output_transform: Callable[[Any], Any] = from_engine(["pred", "label"]),  # noqa: B008 - it has no state
-    ) -> None:
+    def __init__(self, object_class: int | None = 1, output_dir: str | PathLike[str] | None = None) -> None:
         self.object_class = object_class
-        super().__init__(output_dir, output_transform)
+        super().__init__(output_dir, self._of_cases)
 
     def measure(self, predicted: torch.Tensor, label: torch.Tensor) -> _Figures:
-        found = instance_measures(self._instances(predicted[0]), self._instances(label[0]))
+        found = instance_measures(predicted[0], label[0])
         return _Figures(
             found.mean_f1,
             found.mean_average_precision,
@@ -65,9 +61,15 @@ class InstanceScores(CaseScores):
             found.instances_reference,
         )
 
-    def _instances(self, label_map: torch.Tensor) -> np.ndarray:
-        ids = label_map.cpu().numpy()
-        return ids if self.object_class is None else ndimage.label(ids == self.object_class)[0]
+    def _of_cases(self, output: Sequence[Mapping[str, torch.Tensor]]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        return [self._instances(case, "pred") for case in output], [self._instances(case, "label") for case in output]
+
+    def _instances(self, case: Mapping[str, torch.Tensor], key: str) -> torch.Tensor:
+        given = case.get(f"{key}_instances")
+        if given is not None or self.object_class is None:
+            return case[key] if given is None else given
+        components, _ = ndimage.label(case[key][0].cpu().numpy() == self.object_class)
+        return convert_to_dst_type(components[None], case[key], dtype=np.int32)[0]
 
     def table(self) -> str:
         """The means for a console, with their 95% intervals."""

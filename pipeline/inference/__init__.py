@@ -8,6 +8,7 @@ from pipeline.inference.averaging import mean_logits
 from pipeline.inference.components import fill_holes, keep_largest_component, remove_small_components
 from pipeline.inference.dense_crf import DenseCRFd, dense_crf
 from pipeline.inference.ensemble import Ensemble
+from pipeline.inference.instances import number_instances
 from pipeline.inference.margin import inside_margin, output_margin
 from pipeline.inference.mirroring import mirrored
 from pipeline.inference.overlap_tile import OverlapTileInferer
@@ -35,6 +36,7 @@ __all__ = [
     "keep_largest_component",
     "mean_logits",
     "mirrored",
+    "number_instances",
     "output_margin",
     "own_grid",
     "pad",

@@ -14,6 +14,7 @@ from monai.utils import ensure_tuple_rep
 from pipeline.errors import ConfigError, GeometryError
 from pipeline.geometry import Grid
 from pipeline.inference.components import fill_holes, keep_largest_component, remove_small_components
+from pipeline.inference.instances import INSTANCES, number_instances
 from pipeline.inference.restore import own_grid, restore_to_grid
 from pipeline.inference.slabs import Slabs
 
@@ -32,6 +33,9 @@ class Restored(MapTransform):
         fill_holes: class ids whose holes are filled first, see `fill_holes`.
         largest_component: class ids of which the largest connected component alone stays.
         minimum_component_ml: connected components of a class below this volume become background, 0 keeps all.
+        instances: ``"components"`` also numbers the objects of the cleaned label map, see `number_instances`, under
+            ``<key>_instances``, (1, H, W, D) int32; None for classes alone.
+        minimum_instance_voxels: smaller objects get no number.
         allow_missing_keys: pass items on that lack a key.
 
     Raises:
@@ -51,10 +55,18 @@ class Restored(MapTransform):
         regions: Sequence[int] | None = None,
         fill_holes: Sequence[int] = (),
         largest_component: Sequence[int] = (),
+        instances: str | None = None,
+        minimum_instance_voxels: int = 0,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         if not minimum_component_ml >= 0:  # NaN is refused, too
             raise ConfigError(f"minimum_component_ml={minimum_component_ml}", expected="0, which keeps all, or more")
+        if instances not in (None, *INSTANCES) or not minimum_instance_voxels >= 0:
+            raise ConfigError(
+                f"instances={instances!r}, minimum_instance_voxels={minimum_instance_voxels}",
+                expected=f"null or {', '.join(INSTANCES)}, and 0 or more",
+            )
+        self.instances, self.minimum_instance_voxels = instances, minimum_instance_voxels
         self.minimum_component_ml = minimum_component_ml
         self.regions = None if regions is None else tuple(int(label) for label in regions)
         self.fill_holes = tuple(int(label) for label in fill_holes)
@@ -88,6 +100,9 @@ class Restored(MapTransform):
             )
             labels = self._cleaned(labels, grid)
             results = {key: labels[None]} | ({} if probabilities is None else {probabilities_key: probabilities})
+            if self.instances is not None:
+                numbers = number_instances(labels.cpu().numpy(), self.minimum_instance_voxels)
+                results[instances_key(key)] = torch.from_numpy(numbers)[None]
             for name, result in results.items():
                 item[name] = MetaTensor(result, affine=torch.tensor(grid.affine), meta=dict(carried))
         return item
@@ -105,6 +120,15 @@ class Restored(MapTransform):
         if self.minimum_component_ml > 0:
             array = remove_small_components(array, self.minimum_component_ml, grid.voxel_volume_ml)
         return torch.from_numpy(array).to(labels.device)
+
+
+def instances_key(key: str) -> str:
+    """Entry with the numbers of the objects of the label map ``key``.
+
+    >>> instances_key("pred")
+    'pred_instances'
+    """
+    return f"{key}_instances"
 
 
 def _plain(scores: Any) -> torch.Tensor | Slabs:

@@ -13,6 +13,7 @@ from monai.transforms import MapTransform
 from pipeline.errors import ConfigError, GeometryError
 from pipeline.geometry import Grid
 from pipeline.inference.restore import own_grid
+from pipeline.inference.restored import instances_key
 from pipeline.io import section_of, write_section, write_volume
 
 
@@ -36,6 +37,8 @@ class SaveImageOnGridd(MapTransform):
         classes: id -> name, needed for probabilities alone.
         label_values: id -> value that stands for it in the file, such as ``{1: 255}`` for masks that are made to be
             looked at; other ids stand for themselves.
+        instances: in place of classes, write the numbers of objects that `Restored` has found under the same setting,
+            in the smallest unsigned type that holds them, as they are.
         allow_missing_keys: pass items on that lack a key.
 
     Raises:
@@ -53,11 +56,13 @@ class SaveImageOnGridd(MapTransform):
         classes: Mapping[int, str] | Mapping[str, str] | None = None,
         label_values: Mapping[int, int] | Mapping[str, int] | None = None,
         allow_missing_keys: bool = False,
+        instances: str | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.output_dir = Path(output_dir)
         self.output_postfix = output_postfix
         self.image_key = image_key
+        self.instances = instances
         self.probabilities_key = probabilities_key
         self.classes = {int(label): name.replace(" ", "_") for label, name in (classes or {}).items()}
         self.label_values = {int(label): int(value) for label, value in (label_values or {}).items()}
@@ -71,7 +76,7 @@ class SaveImageOnGridd(MapTransform):
         volume = len(grid.shape) == 3
         written = []
         for key in self.key_iterator(item):
-            labels = item[key]
+            labels = item[key] if self.instances is None else item[instances_key(str(key))]
             _require_on_grid(labels, grid, stem.name)
             path = stem.with_name(f"{stem.name}{self.output_postfix}{'.nii.gz' if volume else '.png'}")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,6 +94,8 @@ class SaveImageOnGridd(MapTransform):
         return item
 
     def _stored(self, labels: np.ndarray) -> np.ndarray:
+        if self.instances is not None:
+            return labels.astype(np.min_scalar_type(int(labels.max(initial=0))))
         if not self.label_values:
             return labels
         values = labels.astype(np.int64)

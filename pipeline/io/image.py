@@ -17,9 +17,9 @@ def read_image(path: str | PathLike[str], dtype: type | np.dtype = np.float32, p
 
     Args:
         dtype: of the result; a section is always float32, which holds all of its values.
-        policy: what may be taken on trust of a volume; a section has no header to trust.
+        policy: what may be taken on trust; of a section that is its colour alone.
     """
-    return read_section(path) if is_section(path) else read_volume(path, dtype, policy)
+    return read_section(path, policy) if is_section(path) else read_volume(path, dtype, policy)
 
 
 def read_image_grid(path: str | PathLike[str], policy: ReadPolicy = STRICT) -> Grid:

@@ -18,6 +18,7 @@ class ReadPolicy:
         trust: ``"qform"`` or ``"sform"``, where both claim the same space and disagree; None refuses such a file.
         volume: which one of a 4D series is meant, from 0; None refuses a series.
         spacing_limits_mm: smallest and largest side of a voxel; outside, the header is taken for damaged.
+        colour: ``"refuse"`` a section in colour, or take its brightness as ``"grey"`` values.
     """
 
     non_finite: str = "refuse"
@@ -25,10 +26,13 @@ class ReadPolicy:
     trust: str | None = None
     volume: int | None = None
     spacing_limits_mm: tuple[float, float] = (0.01, 30.0)
+    colour: str = "refuse"
 
     def __post_init__(self) -> None:
         if self.non_finite not in ("refuse", "zero"):
             raise ConfigError(f"non_finite={self.non_finite!r}", expected="refuse or zero")
+        if self.colour not in ("refuse", "grey"):
+            raise ConfigError(f"colour={self.colour!r}", expected="refuse or grey")
         if self.trust not in (None, "qform", "sform"):
             raise ConfigError(f"trust={self.trust!r}", expected="qform, sform, or none of them")
         axes = {"L": 0, "R": 0, "P": 1, "A": 1, "I": 2, "S": 2}

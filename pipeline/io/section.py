@@ -36,6 +36,7 @@ from pipeline.errors import DataError, PipelineError
 from pipeline.geometry import Grid
 from pipeline.io.atomic import write_whole
 from pipeline.io.nifti import Volume
+from pipeline.io.policy import STRICT, ReadPolicy
 from pipeline.io.stream import cannot
 
 SECTION_SUFFIXES = (".png", ".tif", ".tiff")
@@ -43,6 +44,7 @@ SECTION_SUFFIXES = (".png", ".tif", ".tiff")
 _FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF"}
 _GREY_MODES = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _COLOUR_MODES = ("RGB", "RGBA", "LA")
+_BRIGHTNESS = np.array([0.299, 0.587, 0.114])  # of red, green and blue: ITU-R BT.601, section 2.5.1
 _NUMBERED = re.compile(r"(.*\.(?:tiff?|png(?=#\d+of)))#(\d+)(?:of(\d+))?", flags=re.IGNORECASE | re.DOTALL)
 # TIFF 6.0, sections 3, 4 and 19: tags, and the words for the values of SampleFormat.
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
@@ -82,13 +84,15 @@ def count_sections(path: str | PathLike[str]) -> int:
         return int(getattr(image, "n_frames", 1))
 
 
-def read_section(path: str | PathLike[str]) -> Volume:
+def read_section(path: str | PathLike[str], policy: ReadPolicy = STRICT) -> Volume:
     """Read one section, whole.
 
     Args:
         path: a ``.png``, ``.tif`` or ``.tiff`` file of grey values of 1, 8, 16 or 32 bits; of a stack with the
             section's number, ``stack.tif#12``. One bit gives 0 and 255; 2 and 4 bits (a PNG's or TIFF's) give 0 to 3
             and 0 to 15.
+        policy: with ``colour="grey"`` an image in colour of 8 bits gives its brightness, 0.299 R + 0.587 G + 0.114 B
+            (ITU-R BT.601), and ``repairs`` says so.
 
     Returns:
         Array (H, W) float32 of the stored values, not scaled, of a TIFF file up to 8 bits that counts from white
@@ -104,7 +108,7 @@ def read_section(path: str | PathLike[str]) -> Volume:
     file, _ = section_of(path)
     with _opened(file) as image:
         _turn_to_section(image, path)
-        array, repairs = _grey(image, file)
+        array, repairs = _grey(image, file, policy.colour)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(
             f"{np.count_nonzero(~np.isfinite(array))} pixels that are NaN or infinite",
@@ -339,7 +343,7 @@ def _depth(image: Image.Image, file: Path) -> tuple[int, int]:
     return bits, sample
 
 
-def _grey(image: Image.Image, file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+def _grey(image: Image.Image, file: Path, colour: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """The stored values (H, W), and what was put right."""
     bits, sample = _depth(image, file)
     if image.mode in _GREY_MODES:
@@ -357,8 +361,18 @@ def _grey(image: Image.Image, file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
         opaque = image.mode == "RGB" or bool((array[..., -1] == 255).all())
         if opaque and bool((colours == colours[..., :1]).all()):
             return np.ascontiguousarray(colours[..., 0]), (f"{image.mode} with equal channels taken as grey",)
-        found = "an image in colour" if opaque else "an image with transparent pixels"
-        raise DataError(found, file=file, expected="grey values", fix="save it in grey, or each colour as a channel")
+        if opaque and colour == "grey":
+            return (colours @ _BRIGHTNESS).astype(np.float32), (f"{image.mode} in colour taken as its brightness",)
+        if opaque:
+            raise DataError(
+                "an image in colour",
+                file=file,
+                expected="grey values",
+                fix="save it in grey, or each colour as a channel; or take an image's brightness: colour=grey",
+            )
+        raise DataError(
+            "an image with transparent pixels", file=file, expected="grey values", fix="save it in grey, opaque"
+        )
     found = "an image with a palette" if image.mode == "P" else f"an image of the kind {image.mode}"
     raise DataError(found, file=file, expected="grey values", fix="save it in grey")
 

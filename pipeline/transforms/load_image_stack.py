@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from pipeline.data.label import load_label
+from pipeline.data.case_label import load_case_label
 from pipeline.data.stack import Stack, load_stack, require_own_label
 from pipeline.data.stack_rules import stack_rules
 from pipeline.errors import ConfigError, DataError, PipelineError
@@ -38,6 +39,9 @@ class LoadImageStackd(MapTransform):
     there. It outlives steps that drop meta data; `NormalizeChannelsd` and `ZeroAbsentChannelsd` go by it, and a
     `MultiEncoderUNet` finds the absent ones by their zeros.
 
+    With ``label_holds="instances"`` the label is the one class wherever there is an object, and the objects' numbers
+    stand beside it under ``<label_key>_instances``, (1, H, W, D) or (1, H, W) integers.
+
     Args:
         keys: what to load; an item may lack the label.
         channels: names in the order in which the network sees them.
@@ -45,11 +49,13 @@ class LoadImageStackd(MapTransform):
         labels: ids that a label may hold, 0 is always among them; a class map (id -> name) does too. None allows any.
         label_values: id -> value that stands for it in the label files, such as ``{1: 255}`` for masks that are made to
             be looked at; other ids stand for themselves.
+        label_holds: ``"classes"``, or ``"instances"``: any number above 0 is an object of the one class in ``labels``.
         allow_missing_keys: whether an item may lack the label.
         on_other_grid: ``"resample"`` or ``"refuse"`` a channel on another grid, see `pipeline.data.stack.load_stack`.
         missing_channels: ``"refuse"`` a case that lacks a channel, or fill it with ``"zero"``.
         non_finite, assume_orientation, trust, spacing_limits_mm: see `pipeline.io.policy.ReadPolicy`.
         volume: which one of a 4D series, from 0; or channel -> which one, for channels that lie in one file.
+        colour: ``"refuse"`` a section in colour, or take its brightness as ``"grey"`` values.
 
     Raises:
         DataError, GeometryError, LabelError: each names case and file.
@@ -64,6 +70,7 @@ class LoadImageStackd(MapTransform):
         label_key: str = "label",
         labels: Iterable[int | str] | None = None,
         label_values: Mapping[int, int] | Mapping[str, int] | None = None,
+        label_holds: str = "classes",
         allow_missing_keys: bool = True,
         on_other_grid: str = "resample",
         missing_channels: str = "refuse",
@@ -72,6 +79,7 @@ class LoadImageStackd(MapTransform):
         trust: str | None = None,
         volume: int | Mapping[str, int] | None = None,
         spacing_limits_mm: Sequence[float] = STRICT.spacing_limits_mm,
+        colour: str = "refuse",
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         if not channels or isinstance(channels, str):
@@ -84,6 +92,7 @@ class LoadImageStackd(MapTransform):
             self.channels,
             labels=labels,
             label_values=label_values,
+            label_holds=label_holds,
             on_other_grid=on_other_grid,
             missing_channels=missing_channels,
             non_finite=non_finite,
@@ -91,6 +100,7 @@ class LoadImageStackd(MapTransform):
             trust=trust,
             volume=volume,
             spacing_limits_mm=spacing_limits_mm,
+            colour=colour,
         )
 
     def __repr__(self) -> str:  # MONAI names a failing step by it
@@ -115,9 +125,11 @@ class LoadImageStackd(MapTransform):
             if self.label_key in self.keys and item.get(self.label_key) is not None:
                 path = _path(item[self.label_key], self.label_key)
                 require_own_label(path, (file for file in paths.values() if file is not None))
-                rules = self.rules
-                label = load_label(path, image.grid, rules.labels, rules.label_values, rules.label_policy)
-                item[self.label_key] = _tensor(label, path, case_id)
+                label = load_case_label(path, image.grid, self.rules)
+                item[self.label_key] = _tensor(label.classes, path, case_id)
+                if label.instances is not None:
+                    numbers = replace(label.classes, array=label.instances)
+                    item[f"{self.label_key}_instances"] = _tensor(numbers, path, case_id)
             elif self.label_key in self.keys and not self.allow_missing_keys:
                 raise DataError("no label", expected="a label for every case", fix="add it, or allow_missing_keys")
         except PipelineError as error:

@@ -123,6 +123,7 @@ class SeparateObjectsd(MapTransform):
     Args:
         keys: one key, of a label (1, H, W[, D]).
         instances_key: where the objects go.
+        classes_key: where the classes go, by default to the label's own key.
         label_holds: ``"classes"``: class ids, whose objects are found (step 1 above) and separated; ``"instances"``:
             object ids, which are separated as they are, and the label becomes 1 inside of an object, 0 elsewhere.
         erosion: r of step 1, for classes; voxels in 2D, millimetres in 3D, unless ``spacing`` says otherwise.
@@ -138,6 +139,7 @@ class SeparateObjectsd(MapTransform):
         self,
         keys: KeysCollection = "label",
         instances_key: str = "instances",
+        classes_key: str | None = None,
         label_holds: str = "classes",
         erosion: float = 0.0,
         spacing: Sequence[float] | None = None,
@@ -153,7 +155,7 @@ class SeparateObjectsd(MapTransform):
                 f"erosion={erosion} with label_holds={label_holds!r}",
                 expected="0 or above for classes; instances are known already",
             )
-        self.instances_key, self.label_holds = instances_key, label_holds
+        self.instances_key, self.classes_key, self.label_holds = instances_key, classes_key, label_holds
         self.erosion, self.spacing = erosion, spacing
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -174,5 +176,6 @@ class SeparateObjectsd(MapTransform):
             except PipelineError as error:
                 raise error.for_case(str(item.get("case_id"))) from error
             item[self.instances_key] = convert_to_dst_type(objects[None], label, dtype=np.int32)[0]
-            item[key] = convert_to_dst_type(classes[None], label, dtype=classes.dtype)[0]
+            classes_key = key if self.classes_key is None else self.classes_key
+            item[classes_key] = convert_to_dst_type(classes[None], label, dtype=classes.dtype)[0]
         return item

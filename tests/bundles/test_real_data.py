@@ -58,3 +58,14 @@ def test_membranes_from_training_to_prediction(tmp_path):
     assert all(100 < int(row["cells_reference"]) < 250 for row in measured)
     command("pipeline", "predict", run, data / "images" / "00.png", tmp_path / "prediction")
     assert read_image_grid(tmp_path / "prediction" / "00.png").shape == (512, 512)
+
+
+def test_nuclei_from_training_to_prediction(tmp_path):
+    data, run = FOLDER / "nuclei", tmp_path / "run"
+    small = ("network_def#channels=[8,16,16]", "patch_size=[128,128]", "precision=float32", "max_epochs=2", "folds=8")
+    command("pipeline", "train", "nuclei_microscopy_segmentation", "--data", data, "--out", run, *small)
+    measured = rows(run / "instances.csv")
+    assert len(measured) == 10
+    assert all(int(row["instances_reference"]) >= 3 for row in measured)
+    command("pipeline", "predict", run, data / "images" / "001.png", tmp_path / "prediction")  # in colour
+    assert read_image_grid(tmp_path / "prediction" / "001.png").shape == (256, 320)

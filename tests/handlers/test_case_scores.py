@@ -85,6 +85,24 @@ def test_instances_of_every_case(tmp_path):
     assert metric.table().splitlines()[0].split()[:3] == ["cases", "F1", "at"]
 
 
+def test_numbers_that_a_case_brings_along_are_its_instances():
+    """Two touching objects, found apart: components alone would be one against one."""
+    numbers = torch.tensor([[[1, 1, 2, 2], [1, 1, 2, 2]]])
+    meta = {"case_id": "a"}
+    case = {"pred": numbers > 0, "label": MetaTensor((numbers > 0).int(), meta=meta)}
+    metric = configured("InstanceScores")
+    for given, counted in (({}, (1, 1)), ({"label_instances": MetaTensor(numbers, meta=meta)}, (1, 2))):
+        metric.reset()
+        metric.update(metric._output_transform([case | given]))
+        metric.compute()
+        scores = metric.scores["a"]
+        assert (scores.instances_prediction, scores.instances_reference) == counted
+    metric.reset()
+    both = {key: MetaTensor(numbers, meta=meta) for key in ("label_instances", "pred_instances")}
+    metric.update(metric._output_transform([case | both]))
+    assert metric.compute() == 1
+
+
 def test_refusals_name_the_case():
     first, *_ = items()
     metric = configured("CalibrationScores")

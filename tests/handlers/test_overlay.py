@@ -6,6 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine
 from monai.data import DataLoader, MetaTensor
 from monai.engines import SupervisedEvaluator
 from PIL import Image
@@ -15,6 +16,8 @@ from torch.utils.tensorboard import SummaryWriter
 from pipeline.errors import DataError
 from pipeline.handlers import OverlayImages, case_panel
 from pipeline.handlers.tensorboard import summary_writer
+from pipeline.io import read_section
+from pipeline.transforms import LoadImageStackd
 
 AFFINE = np.diag([-1.0, 1.0, 5.0, 1.0])
 CLASSES = {"1": "lesion"}
@@ -77,6 +80,32 @@ def test_pictures_are_written_for_the_first_cases_at_every_epoch(tmp_path, items
     expected = case_panel(image, label, np.roll(label, 1, 0), (1.0, 1.0, 5.0), "LAS", 3, {1: "lesion"})
     written = np.asarray(Image.open(io.BytesIO(events.Images("validate/case-1")[0].encoded_image_string)))
     np.testing.assert_array_equal(written, expected)
+
+
+def test_instances_are_outlined_one_by_one_and_colours_read_by_the_loaders_rules(tmp_path):
+    colours = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
+    Image.fromarray(colours).save(tmp_path / "a.png")
+    numbers = torch.zeros(1, 20, 30, dtype=torch.int32)
+    numbers[0, 4:16, 4:15], numbers[0, 4:16, 15:26] = 1, 2  # they touch
+    loader = LoadImageStackd(channels=["microscopy"], colour="grey")
+    writer = SummaryWriter(tmp_path / "events")
+    handler = OverlayImages(writer, loader=loader)
+    case = {
+        "image": MetaTensor(torch.zeros(1, 20, 30), meta={"filename_or_obj": str(tmp_path / "a.png")}),
+        "label": MetaTensor((numbers > 0).int(), meta={"case_id": "a"}),
+        "pred": (numbers > 0).int(),
+        "pred_instances": numbers,
+    }
+    engine = Engine(lambda engine, batch: [case])
+    handler.attach(engine)
+    engine.run([0])
+    writer.close()
+    events = EventAccumulator(str(tmp_path / "events")).Reload()
+    written = np.asarray(Image.open(io.BytesIO(events.Images("validate/a")[0].encoded_image_string)))
+    grey = read_section(tmp_path / "a.png", loader.rules.policy).array[..., None]
+    one, two = (numbers[0, ..., None].numpy().clip(max=n) for n in (1, 2))
+    np.testing.assert_array_equal(written, case_panel(grey, one, two, orientation="PLS", letters=False))
+    assert (written != case_panel(grey, one, one, orientation="PLS", letters=False)).any()
 
 
 def test_the_step_is_the_trainers_iteration_where_it_is_known(tmp_path, items):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
 from pipeline.geometry import Grid
 from pipeline.io import count_sections, is_section, read_image, read_image_grid, read_section, section_of, write_section
+from pipeline.io.policy import ReadPolicy
 
 RNG = np.random.default_rng(0)
 SIZE = (5, 7)
@@ -194,6 +195,17 @@ def test_equal_colours_are_grey_and_colours_are_refused(tmp_path):
     Image.fromarray(grey).convert("P").save(tmp_path / "palette.png")
     with pytest.raises(DataError, match="a palette"):
         read_section(tmp_path / "palette.png")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_the_brightness_of_colours_is_taken_where_the_policy_says_so(tmp_path, mode):
+    colours = [[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [40, 40, 40]]]
+    Image.fromarray(np.array(colours, np.uint8)).convert(mode).save(tmp_path / "colour.png")
+    section = read_section(tmp_path / "colour.png", ReadPolicy(colour="grey"))
+    np.testing.assert_allclose(section.array, [[76.245, 149.685], [29.07, 40]], rtol=1e-6)
+    assert section.repairs == (f"{mode} in colour taken as its brightness",)
+    with pytest.raises(ConfigError, match="expected refuse or grey"):
+        ReadPolicy(colour="red")
 
 
 def test_what_is_not_there_or_not_what_its_name_says_is_refused(tmp_path):

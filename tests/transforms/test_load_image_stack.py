@@ -10,11 +10,12 @@ from monai.transforms import Compose, Invertd, Orientationd, RandGaussianNoised,
 from PIL import Image
 
 from pipeline.data import CasesOnDemand, data_list
+from pipeline.data.label import load_label
+from pipeline.data.stack import load_stack
 from pipeline.errors import ConfigError, DataError, GeometryError, LabelError
 from pipeline.geometry import Grid
 from pipeline.io import write_volume
 from pipeline.transforms import LoadImageStackd, NormalizeChannelsd, RandSpatialPatchd, ZeroAbsentChannelsd
-from pipeline.transforms.load_image_stack import load_label, load_stack
 
 CHANNELS = ["cbf", "cbv", "mtt"]
 SHAPE = (7, 6, 4)

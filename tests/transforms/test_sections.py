@@ -58,6 +58,16 @@ def test_a_section_is_loaded_with_its_label_values_as_ids(tmp_path):
     assert float(normal.std()) == pytest.approx(1, rel=1e-2)
 
 
+def test_a_label_that_numbers_objects_gives_the_class_and_the_numbers(tmp_path):
+    item, _, numbers = files(tmp_path, values=(0, 3, 9, 260))
+    loaded = LoadImageStackd(channels=["microscopy"], labels={"1": "nucleus"}, label_holds="instances")(item)
+    np.testing.assert_array_equal(loaded["label"][0], numbers > 0)
+    np.testing.assert_array_equal(loaded["label_instances"][0], numbers)
+    assert loaded["label_instances"].meta["case_id"] == loaded["label"].meta["case_id"] == "00"
+    with pytest.raises(ConfigError, match="expected one class"):
+        LoadImageStackd(channels=["microscopy"], labels=[1, 2], label_holds="instances")
+
+
 def test_what_label_values_do_not_name_is_refused(tmp_path):
     item, *_ = files(tmp_path, values=(0, 7, 255))
     with pytest.raises(LabelError, match=r"label ids 7 .* 0, 255"):

@@ -49,6 +49,14 @@ def test_the_border_is_taken_from_the_larger_object():
     )
 
 
+def test_classes_go_where_they_are_asked_to():
+    item = {"label": torch.ones(1, 1, 4), "numbers": torch.tensor([[[3, 3, 5, 5]]])}
+    step = SeparateObjectsd("numbers", instances_key="numbers", classes_key="label", label_holds="instances")
+    done = step(item)
+    assert done["numbers"].tolist() == [[[3, 3, 0, 5]]]
+    assert done["label"].tolist() == [[[1, 1, 0, 1]]]
+
+
 def test_no_two_objects_share_a_face_afterwards_and_nothing_else_changes():
     rng = np.random.default_rng(0)
     seeds = rng.integers(0, 6, (6, 7, 4))
