@@ -16,7 +16,7 @@ from scipy import ndimage
 from pipeline.bundle import find_bundle, load_bundle, resolve
 from pipeline.inference import number_instances
 from pipeline.io import read_section, write_section
-from tests.bundles.conftest import command
+from tests.commands import command
 
 BUNDLE = "nuclei_microscopy_segmentation"
 SHAPE = (61, 76)
