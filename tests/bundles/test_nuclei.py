@@ -101,7 +101,7 @@ def test_a_prediction_numbers_the_nuclei_and_python_gives_the_same(run, images, 
         name = f"{number:02d}.png"
         numbers = read_section(tmp_path / "out" / name).array
         assert numbers.shape == SHAPE
-        assert numbers.max() >= 7
+        assert numbers.max() >= 6  # 4 where none comes apart
         classes = read_section(tmp_path / "classes" / name).array
         assert set(np.unique(classes)) == {0, 1}
         np.testing.assert_array_equal(numbers, number_instances(classes.astype(np.uint8), minimum_voxels=20))
