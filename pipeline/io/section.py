@@ -35,6 +35,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from pipeline.errors import DataError, PipelineError
 from pipeline.geometry import Grid
 from pipeline.io.atomic import write_whole
+from pipeline.io.grey import BITS, SAMPLE_FORMAT, SIGNED, UNSIGNED, grey_values
 from pipeline.io.nifti import Volume
 from pipeline.io.policy import STRICT, ReadPolicy
 from pipeline.io.stream import cannot
@@ -42,14 +43,8 @@ from pipeline.io.stream import cannot
 SECTION_SUFFIXES = (".png", ".tif", ".tiff")
 
 _FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF"}
-_GREY_MODES = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-_COLOUR_MODES = ("RGB", "RGBA", "LA")
-_BRIGHTNESS = np.array([0.299, 0.587, 0.114])  # of red, green and blue: ITU-R BT.601, section 2.5.1
 _NUMBERED = re.compile(r"(.*\.(?:tiff?|png(?=#\d+of)))#(\d+)(?:of(\d+))?", flags=re.IGNORECASE | re.DOTALL)
-# TIFF 6.0, sections 3, 4 and 19: tags, and the words for the values of SampleFormat.
-_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
-_UNSIGNED, _SIGNED = 1, 2
-_NUMBERS = {_UNSIGNED: "whole", _SIGNED: "signed whole", 3: "floating point", 5: "complex", 6: "complex"}
+_NUMBERS = {UNSIGNED: "whole", SIGNED: "signed whole", 3: "floating point", 5: "complex", 6: "complex"}
 _LARGEST_EXACT = 2**24  # the whole numbers that float32 holds
 # What Pillow's decoders raise on files that are damaged.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
@@ -108,7 +103,7 @@ def read_section(path: str | PathLike[str], policy: ReadPolicy = STRICT) -> Volu
     file, _ = section_of(path)
     with _opened(file) as image:
         _turn_to_section(image, path)
-        array, repairs = _grey(image, file, policy.colour)
+        array, repairs = grey_values(image, file, policy.colour)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(
             f"{np.count_nonzero(~np.isfinite(array))} pixels that are NaN or infinite",
@@ -294,87 +289,14 @@ def _tiff_numbers(file: Path) -> str | None:
             directory = ImageFileDirectory_v2(head)
             raw.seek(directory.next)
             directory.load(raw)
-        bits, kind = directory[_BITS], directory.get(_SAMPLE_FORMAT, (_UNSIGNED,))[0]
+        bits, kind = directory[BITS], directory.get(SAMPLE_FORMAT, (UNSIGNED,))[0]
     except _DAMAGE:
         return None
-    if kind == _UNSIGNED and tuple(bits) in ((1,), (2,), (4,), (8,), (16,)):
+    if kind == UNSIGNED and tuple(bits) in ((1,), (2,), (4,), (8,), (16,)):
         return None
     order = ", the most significant byte first" if head[:2] == b"MM" else ""
     per_pixel = f", {len(bits)} per pixel" if len(bits) > 1 else ""
     return f"{_NUMBERS.get(kind, 'other')} numbers of {bits[0]} bits{per_pixel}{order}"
-
-
-def _depth(image: Image.Image, file: Path) -> tuple[int, int]:
-    """(bits of a value, SampleFormat), from the header.
-
-    Raises:
-        DataError: a kind that Pillow would hand over with other values than those that are stored.
-    """
-    if image.format == "TIFF":
-        tags = image.tag_v2  # type: ignore[attr-defined]
-        every = tags.get(_BITS, (1,))
-        bits, sample = int(every[0]), int(tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))[0])
-        if sample == _SIGNED and bits <= 8:
-            raise DataError(f"signed values of {bits} bits", file=file, expected="unsigned ones", fix="save as float32")
-        if tags.get(_PHOTOMETRIC) == 0 and bits > 8:
-            raise DataError(
-                f"values of {bits} bits that count from white (WhiteIsZero)",
-                file=file,
-                expected="0 for black",
-                fix="save it with black as zero (BlackIsZero)",
-            )
-        if len(every) > len(image.getbands()):
-            raise DataError(
-                f"{len(every)} values per pixel", file=file, expected="one", fix="save each as a channel of its own"
-            )
-    else:
-        tiles = getattr(image, "tile", ())
-        raw_mode = tiles[0].args if tiles else image.mode
-        _, _, depth = str(raw_mode).partition(";")  # "L;4", "RGB;16B"
-        bits, sample = int(depth.rstrip("B") or 8), _UNSIGNED
-    if image.mode in _COLOUR_MODES and bits > 8:
-        raise DataError(
-            f"colours of {bits} bits", file=file, expected="grey values", fix="save it in grey, of 8 or 16 bits"
-        )
-    if "transparency" in image.info and image.mode != "P":
-        raise DataError(
-            "an image with transparent pixels", file=file, expected="grey values", fix="save it without transparency"
-        )
-    return bits, sample
-
-
-def _grey(image: Image.Image, file: Path, colour: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The stored values (H, W), and what was put right."""
-    bits, sample = _depth(image, file)
-    if image.mode in _GREY_MODES:
-        array = np.asarray(image)
-        if image.mode == "1":
-            array = array.astype(np.uint8) * 255
-        elif image.mode == "L" and bits < 8:
-            array = array // (255 // (2**bits - 1))  # Pillow has spread them from 0 to 255
-        elif image.mode == "I" and (bits, sample) == (32, _UNSIGNED) and image.format == "TIFF":
-            array = array.view(np.uint32)  # Pillow's are signed
-        return array, ()
-    if image.mode in _COLOUR_MODES:
-        array = np.asarray(image)
-        colours = array[..., : 1 if image.mode == "LA" else 3]
-        opaque = image.mode == "RGB" or bool((array[..., -1] == 255).all())
-        if opaque and bool((colours == colours[..., :1]).all()):
-            return np.ascontiguousarray(colours[..., 0]), (f"{image.mode} with equal channels taken as grey",)
-        if opaque and colour == "grey":
-            return (colours @ _BRIGHTNESS).astype(np.float32), (f"{image.mode} in colour taken as its brightness",)
-        if opaque:
-            raise DataError(
-                "an image in colour",
-                file=file,
-                expected="grey values",
-                fix="save it in grey, or each colour as a channel; or take an image's brightness: colour=grey",
-            )
-        raise DataError(
-            "an image with transparent pixels", file=file, expected="grey values", fix="save it in grey, opaque"
-        )
-    found = "an image with a palette" if image.mode == "P" else f"an image of the kind {image.mode}"
-    raise DataError(found, file=file, expected="grey values", fix="save it in grey")
 
 
 def _as_stored(array: np.ndarray, file: Path, kind: str) -> np.ndarray:
