@@ -24,7 +24,7 @@ from pipeline.data.phantom_anatomy import Brain, grow_brain
 from pipeline.data.phantom_fields import RandomFields, ScanFrame, rotation_matrix
 from pipeline.geometry import Grid
 
-PHANTOM_VERSION = 1
+PHANTOM_VERSION = 2
 CHANNELS = ("cbf", "cbv", "mtt")
 MTT_MAX_S = 24.0
 STEPS = {"cbf": 0.01, "cbv": 0.001, "mtt": 0.01}

@@ -128,8 +128,8 @@ def occlude(
         ratio = floor + (plateau - floor) * expit((order - core_edge) / steepness + offset)
         ratio = ratio + (1 - ratio) * expit((order - outer_edge) / 2.5)
         ratio = 1 - (1 - ratio) * within
-        # uneven all over the brain; by a small one where flow is lost alone, so that nothing else gives it away
-        ratio = ratio * uneven if small_ml is None else 1 - (1 - ratio) * uneven
+        # uneven where flow is lost alone: in a brain that is uneven all over, that would give the lesion away
+        ratio = 1 - (1 - ratio) * uneven
         return np.where(brain.inside, np.clip(ratio, 0.04, 1.05), 1.0)
 
     if small_ml is not None:
