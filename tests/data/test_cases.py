@@ -66,7 +66,7 @@ def test_every_incomplete_case_is_listed_and_patients_are_never_mixed(tmp_path):
     touch(tmp_path, "c/p1_cbf.nii.gz", "c/p1_cbv.nii.gz", "c/p2_mtt.nii.gz")
     with pytest.raises(DataError) as refusal:
         find_cases(tmp_path, PERFUSION)
-    for line in ("a: no mtt", "a: no label", "b: no label"):
+    for line in ("a: no mtt", "a: no label", "b: no label", "\nexpected per case one file"):
         assert line in str(refusal.value)
     with pytest.raises(DataError, match=r"p1: no mtt\n  p2: no cbf, cbv"):
         find_cases(tmp_path / "c", PERFUSION, require_label=False)
