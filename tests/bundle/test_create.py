@@ -126,5 +126,5 @@ def test_without_labels_it_is_refused_before_a_voxel_is_read(tmp_path):
 def test_sections_are_refused_in_words(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").write_bytes(b"never read")
-    with pytest.raises(DataError, match=r"sections \(PNG, TIFF\).*membrane_em_segmentation"):
+    with pytest.raises(DataError, match=r"sections \(PNG, TIFF\).*bundles/membrane_em.*nuclei_micro.*build"):
         describe(tmp_path)
