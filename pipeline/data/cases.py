@@ -268,6 +268,7 @@ def _nearest(path: Path) -> str:
     missing = path.absolute()
     while not missing.parent.exists():
         missing = missing.parent
-    siblings = sorted(entry.name for entry in missing.parent.iterdir()) if missing.parent.is_dir() else []
+    beside = missing.parent.iterdir() if missing.parent.is_dir() else ()
+    siblings = [entry.name for entry in sorted(beside, key=lambda entry: (not entry.is_dir(), entry.name))]
     close = difflib.get_close_matches(missing.name, siblings, n=3, cutoff=0.5) or siblings[:5]
     return f"in {missing.parent} there is {', '.join(close) or 'nothing'}"
