@@ -105,7 +105,7 @@ def overrides(
     Raises:
         ConfigError: a word without ``=`` or without a key.
     """
-    expected = "KEY=VALUE, such as max_epochs=50; a path with spaces stands in quotes"
+    expected = "KEY=VALUE, such as max_epochs=50; a path or a value with spaces stands in quotes"
     for word in words or ():
         if not word.partition("=")[0] or "=" not in word:
             raise ConfigError(f"the word '{word}'", expected=expected)
