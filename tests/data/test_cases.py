@@ -89,6 +89,24 @@ def test_a_wrong_path_names_what_is_there(tmp_path):
         find_cases(tmp_path / "stroke", ["cbf", "cbv"])
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "found", "fix"),
+    [
+        ("1/IM0001", bytes(128) + b"DICM", "no case, but DICOM files, such as 1/IM0001", "dcm2niix"),
+        ("1/a.IMA", b"", "no case, but DICOM files, such as 1/a.IMA", "dcm2niix"),
+        ("t1.nrrd", b"NRRD0004", "no case, but files of another format, such as t1.nrrd", "to NIfTI"),
+        ("notes.txt", bytes(128) + b"DICOM", "no case; expected", "rename the files"),
+    ],
+)
+def test_scans_of_another_format_are_said_to_be_so(tmp_path, name, content, found, fix):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as refusal:
+        find_cases(tmp_path, ["t1"])
+    assert found in str(refusal.value)
+    assert fix in str(refusal.value)
+
+
 def test_decathlon(tmp_path):
     touch(tmp_path, *(f"imagesTr/h_{i}.nii.gz" for i in range(3)), *(f"labelsTr/h_{i}.nii.gz" for i in range(3)))
     touch(tmp_path, "imagesTs/h_9.nii.gz")
