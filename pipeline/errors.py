@@ -55,7 +55,8 @@ class PipelineError(ValueError):
             parts.append(f"expected {self.expected}")
         if self.fix:
             parts.append(f"to fix it: {self.fix}")
-        return (", ".join(where) + ": " if where else "") + _IN_TEXT.sub(_escaped, "; ".join(parts))
+        text = "; ".join(parts).replace("\n; ", "\n")  # what was found may be a list, which ends its last line itself
+        return (", ".join(where) + ": " if where else "") + _IN_TEXT.sub(_escaped, text)
 
     def __reduce__(self):
         return _rebuild, (type(self), self.found, self.expected, self.fix, self.case, self.file)

@@ -63,7 +63,8 @@ def build(
         out: folder to write to instead of the bundle's; gets its ``metadata.json`` too.
 
     Raises:
-        BundleError: the bundle has no ``bundle.yaml``, holds more than data, or (with ``check``) has stale files.
+        BundleError: the bundle has no ``bundle.yaml``, holds more than data, or (with ``check``) has stale files;
+            another bundle or a run lies at ``out``.
         ConfigError: a key or a value that the base does not allow; names the file and the key path.
     """
     if not _delta_file(bundle).is_file():
@@ -73,6 +74,17 @@ def build(
             f"network={network} for the bundle's own files",
             expected="what bundle.yaml says",
             fix=f"write network: {network} there, or build a copy of the configs by --out DIR",
+        )
+    if (
+        out is not None
+        and out.resolve() != bundle.resolve()
+        and (_delta_file(out).is_file() or (out / "models").exists())
+    ):
+        raise BundleError(
+            "another bundle, or a run, whose configs a copy would take the place of",
+            file=out,
+            expected="a new folder, or that of an earlier copy",
+            fix="choose another name for --out",
         )
     folder = (out or bundle) / "configs"
     contents = {

@@ -80,17 +80,19 @@ def describe(
             f"a dataset of sections (PNG, TIFF): {error.found}",
             file=dataset,
             expected="volumes (NIfTI): init plans in 3D",
-            fix="for sections, copy bundles/membrane_em_segmentation (or nuclei_microscopy_segmentation, where labels "
-            "number objects) and change its bundle.yaml",
+            fix=f"for sections, copy {shipped_bundles() / 'membrane_em_segmentation'}, or for objects with a number "
+            "each nuclei_microscopy_segmentation beside it, change its configs/bundle.yaml, `pipeline build COPY`",
         ) from error
     labelled = sum(case.label is not None for case in description.cases)
     if labelled < 2:
         raise DataError(
-            f"{len(description.cases)} cases of the channels {', '.join(description.channel_names)}, "
-            f"{labelled or 'none'} of them with a label",
+            f"{len(description.cases)} case{'s' if len(description.cases) > 1 else ''} of the channels "
+            f"{', '.join(description.channel_names)}, {labelled or 'none'} of them with a label",
             file=dataset,
             expected="at least two with a label: one to train on and one to validate on",
-            fix="put the label beside the images, under the same name with label, lesion or seg at the end",
+            fix="add cases with a label"
+            if labelled == len(description.cases)
+            else "put the label beside the images, under the same name with label, lesion or seg at the end",
         )
     return description, reference
 

@@ -42,6 +42,11 @@ def evaluate(
     refuse_foreign_to_weights(overrides)
     folder = find_bundle(bundle)
     config = resolve(folder, "evaluate", overrides=overrides)
+    file = Path(weights) if weights is not None else folder / "models" / "model.pt"
+    if weights is not None or str(config.get("checkpoint")).endswith("'/models/model.pt'"):  # not: one of its own
+        from pipeline.engines.weights import require_weights
+
+        require_weights(file)
     require_folder(out or "runs")
     refuse_by_headers(config, data, config["on_refusal"])
     out = Path(out) if out is not None else new_folder(f"{folder.name}-evaluation")
@@ -49,7 +54,7 @@ def evaluate(
     config["bundle_root"] = str(folder.resolve())
     if weights is not None:
         config["checkpoint"] = str(Path(weights).resolve())
-    _choose_part(config, Path(weights) if weights is not None else folder / "models" / "model.pt", overrides)
+    _choose_part(config, file, overrides)
     resolved = dict(config)
     parser = parsed(config, folder / "configs" / "metadata.json")
     run_section(parser, "initialize")

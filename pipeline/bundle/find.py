@@ -66,6 +66,7 @@ def find_bundle(name_or_path: str | PathLike[str]) -> Path:
     raise BundleError(
         f"no bundle {name!r}" + (f" (nearest: {', '.join(near)})" if near else ""),
         expected=f"a bundle's or a run's folder, or a shipped bundle: {', '.join(shipped) or 'none is shipped'}",
+        fix=f"a bundle for your own scans is made by: pipeline init DATASET {name}" if name.isidentifier() else None,
     )
 
 

@@ -106,9 +106,10 @@ def _unlike_training(cases: Sequence[CaseFingerprint], weights: Sequence[Path]) 
     if remarks:
         examples = "\n  ".join(f"case {case_id}: {'; '.join(said)}" for case_id, said in list(remarks.items())[:5])
         logger.warning(
-            "%d of %d cases are unlike those that the weights were trained on; how good their results are is not known:"
+            "%d of %d case%s unlike those that the weights were trained on; how good their results are is not known:"
             "\n  %s%s",
-            len(remarks), len(cases), examples, "\n  ..." if len(remarks) > 5 else "",
+            len(remarks), len(cases), "s are" if len(cases) > 1 else " is", examples,
+            "\n  ..." if len(remarks) > 5 else "",
         )  # fmt: skip
     return remarks
 

@@ -7,6 +7,7 @@ therefore ships with the package (a user's own bundle is verified offline, too).
 from __future__ import annotations
 
 import json
+import logging
 import re
 import tempfile
 from collections.abc import Iterator
@@ -169,8 +170,9 @@ def _large_files(bundle: Path) -> Iterator[str]:
 
 def _properties(bundle: Path) -> Iterator[str]:
     """What MONAI's applications look for: by its tables in all configs, by its own check in those for one process."""
-    from monai.bundle import ConfigWorkflow
+    from monai.bundle import ConfigWorkflow, workflows
 
+    workflows.logger.addFilter(_worth_saying)
     for kind, workflow in _WORKFLOWS.items():
         file = bundle / "configs" / f"{kind}.json"
         if not file.is_file():
@@ -189,6 +191,10 @@ def _properties(bundle: Path) -> Iterator[str]:
                 except Exception as error:  # whatever a component raises when it is constructed is the finding
                     problems.append(f"can't be constructed: {_cause(error)}")
         yield from (f"configs/{file.name}: {problem}" for problem in problems)
+
+
+def _worth_saying(record: logging.LogRecord) -> bool:
+    return "skipping logging" not in record.getMessage()  # MONAI warns that it does what `logging_file=False` asks for
 
 
 def _property_ids(config: dict[str, Any], workflow: str) -> Iterator[str]:

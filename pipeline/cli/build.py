@@ -15,7 +15,7 @@ pipeline build bundles/stroke_perfusion_segmentation
 
 pipeline build --check
 
-pipeline build hippocampus_mri_segmentation network=unet_plus_plus --out my_bundle
+pipeline build hippocampus_mri_segmentation network=unet_plus_plus --out unet_plus_plus_configs
 
 Exit status: 0 written or up to date; 2 a bundle is not usable, or with --check not up to date.
 """
@@ -56,4 +56,5 @@ def command(
     for folder in folders:
         changed = build(folder, check=check, network=network, out=out).changed
         written = ", ".join(file.name for file in changed)
-        typer.echo(f"{folder.name}: {f'wrote {written}' if changed else 'up to date'}")
+        where = f" to {out / 'configs'}" if out is not None else ""
+        typer.echo(f"{folder.name}: {f'wrote {written}{where}' if changed else 'up to date'}")

@@ -53,6 +53,9 @@ def command(
         with keeps(kept), counted("cases") as count:
             found = check(dataset, bundle, layout=layout, pseudonyms=pseudonyms, jobs=jobs, progress=count)
         show(found, every)
+        setting = words.where_settings_go(case.refusal for case in found.fingerprint.cases if case.refusal)
+        if setting is not None:
+            typer.echo(setting)
         if json_file is not None:
             from pipeline.data.summary import write_json
 

@@ -27,7 +27,7 @@ def show(check: Check, every: bool = False, console: Console | None = None) -> N
     Args:
         every: list clean cases too, however many there are.
     """
-    from pipeline.data.summary import summary_lines
+    from pipeline.data.summary import summary_lines, verdict
 
     console = console or Console(highlight=False)
     _print_rows(console, [(f"[bold]{escape(name)}[/bold]", escape(text)) for name, text in summary_lines(check)])
@@ -47,11 +47,7 @@ def show(check: Check, every: bool = False, console: Console | None = None) -> N
         said.sort(key=lambda entry: order.index(entry[0]))  # stable: what concerns many first, then case by case
         _print_rows(console, [(_mark(severity), escape(text)) for severity, text in said])
     console.print()
-    counts = check.counts
-    words = f"{counts['warning']} with warnings, {counts['repaired']} repaired, {counts['refused']} refused"
-    on_many = sum(finding.severity == "warning" for finding in check.shared)
-    more = f"; {on_many} warning{'s' if on_many > 1 else ''} on many cases at once or on the dataset" if on_many else ""
-    console.print(f"{len(lines)} case{'s' if len(lines) != 1 else ''}: {counts['clean']} clean, {words}{more}")
+    console.print(verdict(check))
 
 
 def sentence(finding: Finding, folder: str, case_id: str | None = None) -> str:

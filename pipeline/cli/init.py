@@ -75,6 +75,9 @@ def command(
         for case in fingerprint.cases:
             if case.refusal is not None:
                 typer.secho(f"refused: {case.refusal}", fg="yellow", err=True)
+        setting = words.where_settings_go(case.refusal for case in fingerprint.cases if case.refusal)
+        if setting is not None:
+            typer.secho(setting, fg="yellow", err=True)
         typer.echo(
             "Measuring what a training step takes on this machine: two to four of them, a line each, in a minute or two"
             " where nothing else runs"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -104,7 +105,7 @@ def overrides(
     Raises:
         ConfigError: a word without ``=`` or without a key.
     """
-    expected = "KEY=VALUE, such as max_epochs=50; a path with spaces stands in quotes"
+    expected = "KEY=VALUE, such as max_epochs=50; a path or a value with spaces stands in quotes"
     for word in words or ():
         if not word.partition("=")[0] or "=" not in word:
             raise ConfigError(f"the word '{word}'", expected=expected)
@@ -149,3 +150,22 @@ def classes(text: str) -> dict[int, str]:
     if len(found) < len(pairs) or len({name.lower() for name in found.values()}) < len(pairs):
         raise ConfigError(f"--classes {text}", expected="each value and each name once")
     return found
+
+
+def where_settings_go(refusals: Iterable[str]) -> str | None:
+    """Where to write a setting that refusals name, in commands that take no ``KEY=VALUE``; None where none is named.
+
+    >>> print(where_settings_go(["found an image in colour; to fix it: save it in grey, or: colour=grey"])[:67])
+    colour=grey goes into a bundle's configs/bundle.yaml (colour: grey)
+    """
+    from pipeline.io.policy import ReadPolicy
+
+    keys = "|".join(field.name for field in fields(ReadPolicy))
+    named = re.search(rf"to fix it: .*\b(({keys})=(\w+))", "\n".join(refusals))
+    if named is None:
+        return None
+    setting, key, value = named.groups()
+    return (
+        f"{setting} goes into a bundle's configs/bundle.yaml ({key}: {value}), and `pipeline check --bundle BUNDLE` "
+        "goes by it; or, as it is, to the end of `pipeline train`, `evaluate` and `predict`"
+    )

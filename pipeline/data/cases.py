@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pipeline.data.complete import complete_entries, problem_text, refuse_odd_ids
 from pipeline.data.layouts import SUFFIXES, Entry, Listing, Recognised, recognise
+from pipeline.data.layouts.other_formats import other_format
 from pipeline.data.pseudonyms import Pseudonyms
 from pipeline.data.sections import each_section
 from pipeline.errors import ConfigError, DataError
@@ -226,12 +227,14 @@ def _cases(
     entries = complete_entries(entries, channels, root, require_label, keep_incomplete, missing_channels)
     if not entries:
         suffix = SUFFIXES[spatial_dims][0]
+        other, convert = (other_format(root) if name_files else None) or ("", "")
         raise DataError(
-            "no case",
+            f"no case, but {other}" if other else "no case",
             file=root,
             expected=f"files that end in {' / '.join(f'_{name}{suffix}' for name in channels)}, or folders "
             f"images and labels with {suffix} files of the same names",
-            fix="rename the files, give the folder that holds the case folders, or list the files in a cases.csv",
+            fix=convert
+            or "rename the files, give the folder that holds the case folders, or list the files in a cases.csv",
         )
     refuse_odd_ids(entries, root)
     cases = [
@@ -268,6 +271,7 @@ def _nearest(path: Path) -> str:
     missing = path.absolute()
     while not missing.parent.exists():
         missing = missing.parent
-    siblings = sorted(entry.name for entry in missing.parent.iterdir()) if missing.parent.is_dir() else []
+    beside = missing.parent.iterdir() if missing.parent.is_dir() else ()
+    siblings = [entry.name for entry in sorted(beside, key=lambda entry: (not entry.is_dir(), entry.name))]
     close = difflib.get_close_matches(missing.name, siblings, n=3, cutoff=0.5) or siblings[:5]
     return f"in {missing.parent} there is {', '.join(close) or 'nothing'}"

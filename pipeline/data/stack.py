@@ -230,4 +230,6 @@ def resampling_remark(
             expected=f"the grid of {reference} ({grid})",
             fix="register and resample it to the reference channel",
         )
-    return f"{name}: resampled from {own} to {grid}, {1 - covered:.0%} of which it does not cover"
+    lost = "less than 1%" if covered >= 0.995 else f"{1 - covered:.0%}"
+    cover = "all of which it covers" if covered == 1 else f"{lost} of which it does not cover"
+    return f"{name}: resampled from {own} to {grid}, {cover}"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.data.check import Check
+from pipeline.data.findings import WARNING
 from pipeline.data.fingerprint import PERCENTILES, DatasetFingerprint
 from pipeline.data.fingerprint_store import plain
 from pipeline.data.peers import class_name, class_volumes, in_world_order, segmented
@@ -57,6 +58,15 @@ def summary(dataset: DatasetFingerprint) -> dict[str, Any]:
         },
         "empty_labels": sum(not any(one.values()) for one in volumes),
     }
+
+
+def verdict(check: Check) -> str:
+    """How many cases ended in which way, in a line; warnings on many cases at once are beside them."""
+    counts, number = check.counts, len(check.fingerprint.cases)
+    words = f"{counts['warning']} with warnings, {counts['repaired']} repaired, {counts['refused']} refused"
+    on_many = sum(finding.severity == WARNING for finding in check.shared)
+    more = f"; {on_many} warning{'s' if on_many > 1 else ''} on many cases at once or on the dataset" if on_many else ""
+    return f"{number} case{'s' if number != 1 else ''}: {counts['clean']} clean, {words}{more}"
 
 
 def _spread(values: Sequence[Any]) -> dict[str, Any]:

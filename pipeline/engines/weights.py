@@ -34,14 +34,24 @@ def with_weights(
     return _loaded(network, path, device)
 
 
-def _loaded(network: torch.nn.Module, path: str | Path, device: torch.device) -> torch.nn.Module:
+def require_weights(path: str | Path) -> None:
+    """Refuse a file of weights that is not there, before any work.
+
+    Raises:
+        BundleError: no such file.
+    """
     if not Path(path).is_file():
         raise BundleError(
             "no trained weights",
             file=path,
             expected="a state dict",
-            fix="train the bundle first (pipeline train), or name other weights (--weights FILE; in Python weights=)",
+            fix="train it (pipeline train) and name the run's folder in the bundle's place; or name other weights "
+            "(--weights FILE; in Python weights=)",
         )
+
+
+def _loaded(network: torch.nn.Module, path: str | Path, device: torch.device) -> torch.nn.Module:
+    require_weights(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types here, from EOFError to UnpicklingError

@@ -241,6 +241,6 @@ def _reason(choice: Choice, chosen: str) -> str:
         )
     others = [name for name in trials if name != PLAIN]
     if not others:
-        return "too few windows ahead for a probe of other means to pay"
+        return "too little to predict for a search of something faster to pay"
     unlike = [name for name in others if trials[name].agreement < 1 and trials[name].refused]
     return "nothing is faster" + (f" and gives the same labels (not {', '.join(unlike)})" if unlike else "")

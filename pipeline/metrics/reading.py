@@ -38,6 +38,8 @@ def read_cases(path: str | PathLike[str]) -> list[Row]:
         if not names:
             raise DataError("no cases.csv", file=file, expected="the folder of a run that was measured", fix=_FIX)
         file = file / names[0]
+    if not file.is_file():
+        raise DataError("no such file or folder", file=file, expected="a run that was measured, or its cases.csv")
     try:
         text = file.read_bytes().decode("utf-8")
         lines = json.loads(text) if file.suffix.lower() == ".json" else list(csv.DictReader(StringIO(text)))
@@ -51,7 +53,10 @@ def read_cases(path: str | PathLike[str]) -> list[Row]:
     missing = [name for name in COLUMNS if name not in lines[0]]
     if missing:
         raise DataError(
-            f"a table without the columns {', '.join(missing)}", file=file, expected="all columns", fix=_FIX
+            f"a table without the columns {', '.join(missing[:5])}" + (", ..." if len(missing) > 5 else ""),
+            file=file,
+            expected="a cases.csv with all columns",
+            fix=_FIX,
         )
     try:
         rows = [_row(line) for line in lines]

@@ -14,7 +14,7 @@ from pipeline.data.check import CaseLine, Check
 from pipeline.data.findings import INFO, SEVERITIES, Finding
 from pipeline.data.fingerprint import CaseFingerprint
 from pipeline.data.stack_rules import StackRules
-from pipeline.data.summary import summary_lines
+from pipeline.data.summary import summary_lines, verdict
 from pipeline.errors import PipelineError
 from pipeline.io import read_image
 from pipeline.io.atomic import write_text
@@ -70,7 +70,6 @@ def check_page(check: Check, path: str | PathLike[str], progress: Callable[[int,
 
 def _page(check: Check, lines: Sequence[CaseLine], drawn: Sequence[str]) -> str:
     name = escape(Path(check.fingerprint.dataset_dir).name)
-    counts, cases = check.counts, f"{len(lines)} case{'s' if len(lines) != 1 else ''}"
     numbers = "".join(
         f'<tr><th scope="row">{escape(what)}</th><td>{escape(how)}</td></tr>' for what, how in summary_lines(check)
     )
@@ -88,8 +87,7 @@ def _page(check: Check, lines: Sequence[CaseLine], drawn: Sequence[str]) -> str:
 <body>
 <main>
 <h1>Data check: {name}</h1>
-<p>{cases}: {counts["clean"]} clean, {counts["warning"]} with warnings, {counts["repaired"]} repaired,
-{counts["refused"]} refused.</p>
+<p>{verdict(check)}.</p>
 <section><h2>The dataset</h2><table>{numbers}</table></section>
 {f"<section><h2>What concerns many cases</h2><ul>{shared}</ul></section>" if shared else ""}
 {pictures}

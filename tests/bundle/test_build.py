@@ -252,6 +252,19 @@ def test_a_copy_can_be_built_of_another_network_and_the_bundles_own_files_cannot
     written = json.loads((out / "configs" / "inference.json").read_text())
     assert written == resolve(bundle, "inference", "residual", configs=configs)
     assert not (bundle / "configs" / "inference.json").exists()
+    assert build(bundle, network="residual", out=out, configs=configs).changed == ()
+
+
+@pytest.mark.parametrize("own", ["configs/bundle.yaml", "models/model.pt"])
+def test_a_copy_takes_no_place_of_another_bundle_or_a_run(bundle, configs, tmp_path, own):
+    mine = tmp_path / "mine"
+    for name in ("configs/metadata.json", own):
+        (mine / name).parent.mkdir(parents=True, exist_ok=True)
+        (mine / name).write_text("{}")
+    with pytest.raises(BundleError, match=r"mine: found another bundle, or a run.*choose another name for --out"):
+        build(bundle, network="residual", out=mine, configs=configs)
+    assert (mine / "configs" / "metadata.json").read_text() == "{}"
+    assert not (mine / "configs" / "train.json").exists()
 
 
 @pytest.mark.parametrize("network", ["unet", "unet_plus_plus", "unet_3plus"])

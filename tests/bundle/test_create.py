@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -119,12 +120,16 @@ def test_without_labels_it_is_refused_before_a_voxel_is_read(tmp_path):
         (tmp_path / case).mkdir()
         for name in ("cbf", "cbv"):
             (tmp_path / case / f"{case}_{name}.nii.gz").write_bytes(b"never read")
-    with pytest.raises(DataError, match="2 cases of the channels cbf, cbv, none of them with a label"):
+    with pytest.raises(DataError, match=r"2 cases of the channels cbf, cbv, none of them with a label.*put the label"):
+        describe(tmp_path, ["cbf", "cbv"])
+    shutil.rmtree(tmp_path / "p2")
+    (tmp_path / "p1" / "p1_label.nii.gz").write_bytes(b"never read")
+    with pytest.raises(DataError, match=r"1 case of the channels cbf, cbv, 1 of them with a label.*add cases"):
         describe(tmp_path, ["cbf", "cbv"])
 
 
 def test_sections_are_refused_in_words(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").write_bytes(b"never read")
-    with pytest.raises(DataError, match=r"sections \(PNG, TIFF\).*membrane_em_segmentation"):
+    with pytest.raises(DataError, match=r"sections \(PNG, TIFF\).*bundles/membrane_em.*nuclei_micro.*build"):
         describe(tmp_path)

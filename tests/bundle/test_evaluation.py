@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipeline.bundle.evaluation import _choose_part
-from pipeline.errors import ConfigError
+from pipeline.bundle.evaluation import _choose_part, evaluate
+from pipeline.errors import BundleError, ConfigError
 
 
 def test_a_fold_that_the_weights_were_not_trained_with_is_refused(tmp_path):
@@ -24,3 +24,12 @@ def test_weights_of_unknown_training_are_measured_on_all_cases(tmp_path, caplog)
     _choose_part(config, tmp_path / "model.pt", [])
     assert config == {"part": "all", "split_file": None}
     assert "not known" in caplog.text
+
+
+@pytest.mark.parametrize("weights", [None, "other.pt"])
+def test_weights_that_are_not_there_are_refused_before_any_case_is_looked_for(tmp_path, monkeypatch, weights):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BundleError, match=r"no trained weights.*the run's folder in the bundle's place") as refusal:
+        evaluate("nuclei_microscopy_segmentation", tmp_path / "nowhere", weights=weights)
+    assert (weights or "nuclei_microscopy_segmentation/models/model.pt") in str(refusal.value)
+    assert list(tmp_path.iterdir()) == []

@@ -34,6 +34,8 @@ def test_by_name_by_path_and_neither(package, bundle, monkeypatch):
         BundleError, match=r"nearest: stroke_perfusion_segmentation.*hippocampus_mri_segmentation, stroke"
     ):
         find_bundle("bundles/stroke_perfusion")
+    with pytest.raises(BundleError, match=r"no bundle 'my_scans'.*by: pipeline init DATASET my_scans$"):
+        find_bundle("my_scans")
     with pytest.raises(BundleError, match="a folder that is no bundle"):
         find_bundle(package)
 

@@ -37,4 +37,7 @@ def test_a_scan_unlike_the_training_cases_is_said_to_be_so(caplog):
     assert len(remarks["head"]) == 1
     assert "2 of 4 cases are unlike" in caplog.text
     assert "case head: unlike the training cases: a volume of 180x220x180 mm" in caplog.text
+    caplog.clear()
+    _unlike_training(cases[1:2], [weights])
+    assert "1 of 1 case is unlike those" in caplog.text
     assert _unlike_training(cases, [weights.with_name("elsewhere") / "model.pt"]) == {}

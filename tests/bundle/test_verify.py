@@ -31,8 +31,15 @@ def change(file, path, value):
     file.write_text(json.dumps(config))
 
 
-def test_a_bundle_in_order(built, configs):
+def test_a_bundle_in_order(built, configs, monkeypatch):
+    from monai.bundle import workflows
+
+    said = []
+    monkeypatch.setattr(workflows.logger, "callHandlers", said.append)
     assert verify(built, configs=configs) == []
+    assert said == []
+    workflows.logger.warning("what else it warns of is said")
+    assert len(said) == 1
 
 
 def test_missing_files_and_code_come_first(built, configs):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
@@ -50,6 +51,15 @@ def test_a_refused_case_ends_with_1_and_is_named_with_its_reason(scans, tmp_path
     content = json.loads((tmp_path / "out" / "check.json").read_text(encoding="utf-8"))
     assert [case["case_id"] for case in content["cases"] if case["refusal"]] == ["sub-1"]
     assert "sub-1" in (tmp_path / "check.html").read_text(encoding="utf-8")
+
+
+def test_a_setting_that_a_refusal_names_is_said_where_it_goes(scans, tmp_path):
+    assert "bundle.yaml" not in check(tmp_path, scans).stdout
+    series = nib.Nifti1Image(np.random.default_rng(0).random((*GRID.shape, 2), np.float32), np.eye(4))
+    nib.save(series, scans / "sub-1" / "cbv.nii.gz")
+    result = check(tmp_path, scans)
+    assert result.exit_code == 1
+    assert "volume=0 goes into a bundle's configs/bundle.yaml (volume: 0)" in result.stdout
 
 
 def test_a_bundle_asks_for_its_own_classes(scans, tmp_path):

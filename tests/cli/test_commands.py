@@ -142,8 +142,10 @@ def test_build_of_named_bundles(pipeline, rooms):
 
 
 def test_build_of_a_copy_with_another_network(pipeline, rooms):
-    rooms.answers["build"] = SimpleNamespace(changed=())
-    assert pipeline("build", "one", "network=unet_plus_plus", "--out", "copy").exit_code == 0
+    rooms.answers["build"] = SimpleNamespace(changed=(Path("copy/configs/train.json"),))
+    result = pipeline("build", "one", "network=unet_plus_plus", "--out", "copy")
+    assert result.exit_code == 0
+    assert result.output == f"one: wrote train.json to {Path('copy/configs')}\n"
     options = {"check": False, "network": "unet_plus_plus", "out": Path("copy")}
     assert [call[1:] for call in rooms.calls if call[0] == "build"] == [((Path("bundles/one"),), options)]
 

@@ -66,7 +66,7 @@ def test_every_incomplete_case_is_listed_and_patients_are_never_mixed(tmp_path):
     touch(tmp_path, "c/p1_cbf.nii.gz", "c/p1_cbv.nii.gz", "c/p2_mtt.nii.gz")
     with pytest.raises(DataError) as refusal:
         find_cases(tmp_path, PERFUSION)
-    for line in ("a: no mtt", "a: no label", "b: no label"):
+    for line in ("a: no mtt", "a: no label", "b: no label", "\nexpected per case one file"):
         assert line in str(refusal.value)
     with pytest.raises(DataError, match=r"p1: no mtt\n  p2: no cbf, cbv"):
         find_cases(tmp_path / "c", PERFUSION, require_label=False)
@@ -87,6 +87,24 @@ def test_a_wrong_path_names_what_is_there(tmp_path):
         find_cases(tmp_path / "hipocampus" / "imagesTr", ["mri"])
     with pytest.raises(DataError, match=r"no case.*_cbf\.nii\.gz"):
         find_cases(tmp_path / "stroke", ["cbf", "cbv"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found", "fix"),
+    [
+        ("1/IM0001", bytes(128) + b"DICM", "no case, but DICOM files, such as 1/IM0001", "dcm2niix"),
+        ("1/a.IMA", b"", "no case, but DICOM files, such as 1/a.IMA", "dcm2niix"),
+        ("t1.nrrd", b"NRRD0004", "no case, but files of another format, such as t1.nrrd", "to NIfTI"),
+        ("notes.txt", bytes(128) + b"DICOM", "no case; expected", "rename the files"),
+    ],
+)
+def test_scans_of_another_format_are_said_to_be_so(tmp_path, name, content, found, fix):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as refusal:
+        find_cases(tmp_path, ["t1"])
+    assert found in str(refusal.value)
+    assert fix in str(refusal.value)
 
 
 def test_decathlon(tmp_path):

@@ -202,7 +202,7 @@ def test_the_summary_as_a_table(tmp_path, nine_perfect_one_missed):
     [
         (None, "no cases.csv"),
         ("", "a table without cases"),
-        ("case_id,dice\na,1\n", "without the columns class_id.*measure again"),
+        ("case_id,dice\na,1\n", r"without the columns class_id, class_name, status, tp, fp, \.\.\.; .*measure again"),
         ("{broken", "a table without cases"),
     ],
 )
@@ -211,6 +211,11 @@ def test_tables_that_are_no_tables(tmp_path, text, message):
         (tmp_path / "cases.csv").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=message):
         read_cases(tmp_path)
+
+
+def test_a_run_that_is_not_there(tmp_path):
+    with pytest.raises(DataError, match="runs: found no such file or folder; expected a run that was measured"):
+        read_cases(tmp_path / "runs")
 
 
 def test_damaged_tables(tmp_path, nine_perfect_one_missed):
