@@ -197,7 +197,7 @@ class SeparateObjectsd(MapTransform):
             raise GeometryError(
                 f"objects {tuple(instances.shape)} that do not lie where their label {tuple(classes.shape)} does",
                 expected="one grid for both",
-                fix=f"give steps that turn or resample the label, such as orient and resample, the key {self.keys[0]} too",
+                fix=f"give the steps that turn or resample the label (orient, resample) the key {self.keys[0]} too",
             )
 
 
