@@ -46,8 +46,8 @@ _GREY_MODES = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _COLOUR_MODES = ("RGB", "RGBA", "LA")
 _BRIGHTNESS = np.array([0.299, 0.587, 0.114])  # of red, green and blue: ITU-R BT.601, section 2.5.1
 _NUMBERED = re.compile(r"(.*\.(?:tiff?|png(?=#\d+of)))#(\d+)(?:of(\d+))?", flags=re.IGNORECASE | re.DOTALL)
-# TIFF 6.0, sections 3, 4 and 19: tags, and the words for the values of SampleFormat.
-_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+# TIFF 6.0, sections 3, 4, 8 and 19: tags, and the words for the values of SampleFormat.
+_BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLE_FORMAT = 258, 262, 274, 339
 _UNSIGNED, _SIGNED = 1, 2
 _NUMBERS = {_UNSIGNED: "whole", _SIGNED: "signed whole", 3: "floating point", 5: "complex", 6: "complex"}
 _LARGEST_EXACT = 2**24  # the whole numbers that float32 holds
@@ -97,7 +97,8 @@ def read_section(path: str | PathLike[str], policy: ReadPolicy = STRICT) -> Volu
     Returns:
         Array (H, W) float32 of the stored values, not scaled, of a TIFF file up to 8 bits that counts from white
         (WhiteIsZero) turned to count from black; a grid of one millimetre per pixel. Three equal colour channels of 8
-        bits are taken as grey, and ``repairs`` says so.
+        bits are taken as grey, and ``repairs`` says so; it also says where a TIFF file's Orientation tag has turned the
+        rows and columns.
 
     Raises:
         DataError: no file, one that is not what its name says, damaged, in colour, with a palette or transparent; of a
@@ -108,7 +109,10 @@ def read_section(path: str | PathLike[str], policy: ReadPolicy = STRICT) -> Volu
     file, _ = section_of(path)
     with _opened(file) as image:
         _turn_to_section(image, path)
+        turned = int(getattr(image, "tag_v2", {}).get(_ORIENTATION, 1))  # Pillow obeys it, and forgets it then
         array, repairs = _grey(image, file, policy.colour)
+        if turned in range(2, 9):
+            repairs += (f"turned as its Orientation tag says ({turned}), which not every program does",)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(
             f"{np.count_nonzero(~np.isfinite(array))} pixels that are NaN or infinite",
