@@ -133,6 +133,10 @@ def resolve(
     return _resolve_all(bundle, network, configs or shipped_configs(), kind, values)[kind]
 
 
+_LISTS = ("channels", "flip_axes", "fill_holes", "largest_component", "spacing_limits_mm", "scales")
+"""Keys of all configs in whose place a null would be met by whatever reads it first."""
+
+
 def _fill(content: bytes, raw: BinaryIO) -> None:
     raw.write(content)
 
@@ -223,6 +227,15 @@ def _overridden(
 def _require_matching_sizes(config: dict[str, Any], file: Path) -> None:
     """What must agree within a config, refused here: found by the first case, it would look like the case's fault."""
     dims, channels, classes = config["spatial_dims"], config["channels"], config["classes"]
+    if dims not in (2, 3):
+        raise ConfigError(f"spatial_dims {dims}", expected="2 or 3", file=file)
+    for key in _LISTS:
+        value = config.get(key, [])
+        if not isinstance(value, list) and str(value)[:1] not in ("@", "$"):
+            raise ConfigError(f"{key} {'null' if value is None else value}", expected="a list; [] is none", file=file)
+    limits = config.get("spacing_limits_mm")
+    if isinstance(limits, list) and len(limits) != 2:
+        raise ConfigError(f"spacing_limits_mm {limits}", expected="two lengths, in mm", file=file)
     for key in ("patch_size", "spacing_mm"):
         value = config.get(key, [1] * dims)
         if not isinstance(value, list) or len(value) != dims or any(isinstance(v, str | bool | None) for v in value):

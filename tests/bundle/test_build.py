@@ -215,6 +215,23 @@ def test_refused_overrides(bundle, configs, override, message):
         resolve(bundle, "train", overrides=(override,), configs=configs)
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("flip_axes=null", r"flip_axes null; expected a list; \[\] is none"),
+        ("flip_axes=0", "flip_axes 0; expected a list"),
+        ("channels=null", "channels null"),
+        ("fill_holes=null", "fill_holes null"),
+        ("spacing_limits_mm=null", "spacing_limits_mm null"),
+        ("spacing_limits_mm=[1.0]", "expected two lengths"),
+        ("spatial_dims=null", "spatial_dims None; expected 2 or 3"),
+    ],
+)
+def test_what_is_no_list_is_refused_before_a_component_meets_it(override, message):
+    with pytest.raises(ConfigError, match=message):
+        resolve(find_bundle("hippocampus_mri_segmentation"), "train", overrides=(override,))
+
+
 def test_another_network_leaves_out_what_was_written_for_the_bundles_own(bundle, configs, caplog):
     with caplog.at_level(logging.WARNING):
         config = resolve(bundle, "train", overrides=("network=residual", "network_def#init_filters=4"), configs=configs)
