@@ -242,8 +242,16 @@ def _require_matching_sizes(config: dict[str, Any], file: Path) -> None:
             raise ConfigError(f"{key} {value}", expected=f"{dims} numbers, one per axis", file=file)
     if any(axis not in range(dims) for axis in config.get("flip_axes", ())):
         raise ConfigError(f"flip_axes {config['flip_axes']}", expected=f"axes from 0 to {dims - 1}", file=file)
+    if dims == 2 and (config.get("minimum_component_ml") or 0) != 0:
+        found = f"minimum_component_ml {config['minimum_component_ml']} of sections"
+        raise ConfigError(found, expected="0: they have no volume", file=file)
     if not channels or not classes:
         return
+    known = [str(label) for label in classes]
+    for key in ("fill_holes", "largest_component"):
+        unknown = [label for label in config.get(key, ()) if str(label) not in known]
+        if unknown and isinstance(config[key], list):
+            raise ConfigError(f"{key} {config[key]}", expected=f"class ids, of {', '.join(known)}", file=file)
     for key, count, of in (("in_channels", len(channels), "channels"), ("out_channels", len(classes) + 1, "classes")):
         if config.get(key, count) != count:
             raise ConfigError(
