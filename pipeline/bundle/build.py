@@ -145,6 +145,10 @@ def resolve(
     return _resolve_all(bundle, network, configs or shipped_configs(), kind, values)[kind]
 
 
+_LISTS = ("channels", "flip_axes", "fill_holes", "largest_component", "spacing_limits_mm", "scales")
+"""Keys of all configs in whose place a null would be met by whatever reads it first."""
+
+
 def _fill(content: bytes, raw: BinaryIO) -> None:
     raw.write(content)
 
@@ -235,14 +239,31 @@ def _overridden(
 def _require_matching_sizes(config: dict[str, Any], file: Path) -> None:
     """What must agree within a config, refused here: found by the first case, it would look like the case's fault."""
     dims, channels, classes = config["spatial_dims"], config["channels"], config["classes"]
+    if dims not in (2, 3):
+        raise ConfigError(f"spatial_dims {dims}", expected="2 or 3", file=file)
+    for key in _LISTS:
+        value = config.get(key, [])
+        if not isinstance(value, list) and str(value)[:1] not in ("@", "$"):
+            raise ConfigError(f"{key} {'null' if value is None else value}", expected="a list; [] is none", file=file)
+    limits = config.get("spacing_limits_mm")
+    if isinstance(limits, list) and len(limits) != 2:
+        raise ConfigError(f"spacing_limits_mm {limits}", expected="two lengths, in mm", file=file)
     for key in ("patch_size", "spacing_mm"):
         value = config.get(key, [1] * dims)
         if not isinstance(value, list) or len(value) != dims or any(isinstance(v, str | bool | None) for v in value):
             raise ConfigError(f"{key} {value}", expected=f"{dims} numbers, one per axis", file=file)
     if any(axis not in range(dims) for axis in config.get("flip_axes", ())):
         raise ConfigError(f"flip_axes {config['flip_axes']}", expected=f"axes from 0 to {dims - 1}", file=file)
+    if dims == 2 and (config.get("minimum_component_ml") or 0) != 0:
+        found = f"minimum_component_ml {config['minimum_component_ml']} of sections"
+        raise ConfigError(found, expected="0: they have no volume", file=file)
     if not channels or not classes:
         return
+    known = [str(label) for label in classes]
+    for key in ("fill_holes", "largest_component"):
+        unknown = [label for label in config.get(key, ()) if str(label) not in known]
+        if unknown and isinstance(config[key], list):
+            raise ConfigError(f"{key} {config[key]}", expected=f"class ids, of {', '.join(known)}", file=file)
     for key, count, of in (("in_channels", len(channels), "channels"), ("out_channels", len(classes) + 1, "classes")):
         if config.get(key, count) != count:
             raise ConfigError(

@@ -6,12 +6,16 @@ from dataclasses import dataclass, replace
 from os import PathLike
 
 import numpy as np
+from scipy import ndimage
 
 from pipeline.data.label import load_label
 from pipeline.data.stack_rules import StackRules
 from pipeline.errors import LabelError
 from pipeline.geometry import Grid
 from pipeline.io import Volume
+
+_PIECES = 3
+"""From so many on, pieces that lie apart are no single object that was drawn with a gap."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,3 +52,25 @@ def load_case_label(path: str | PathLike[str], grid: Grid, rules: StackRules) ->
     assert rules.labels is not None  # which StackRules asks for
     classes = np.where(numbers.array > 0, rules.labels[0], 0).astype(np.uint8)
     return CaseLabel(replace(numbers, array=classes), numbers.array)
+
+
+def require_numbered(label: CaseLabel, path: str | PathLike[str]) -> None:
+    """Refuses a mask of 0 and 1, or 0 and 255, where objects are to be numbered: it would pass as one object in pieces,
+    and neither a training nor its measures would know of any other.
+
+    Raises:
+        LabelError: a single number, for three pieces or more that do not touch.
+    """
+    if label.instances is None:
+        return
+    mask, number = label.instances[0] > 0, label.instances.max()
+    if not number or (label.instances[0][mask] != number).any():
+        return
+    _, pieces = ndimage.label(mask, np.ones((3,) * mask.ndim))
+    if pieces >= _PIECES:
+        raise LabelError(
+            f"one number, {number}, for {pieces} pieces that lie apart",
+            file=path,
+            expected="a number of its own for each object",
+            fix="number them (scipy.ndimage.label, or Analyze Particles with a count mask in ImageJ)",
+        )

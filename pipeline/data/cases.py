@@ -99,6 +99,8 @@ def describe_dataset(
     if listing.problems:
         _say_once(logging.WARNING, problem_text(listing.problems))
     cases = _cases(listing, listing.entries, root, require_label=False, keep_incomplete=True, spatial_dims=spatial_dims)
+    if say and found.left_out:
+        _say_once(logging.WARNING, f"{root}: {found.left_out}", root)
     description = DatasetDescription(
         found.layout, found.why, listing.channel_names, listing.classes, tuple(cases), root, _announcement(root, found)
     )
@@ -195,6 +197,8 @@ def _listed(
     """The dataset by its layout, said once per process; ``name_files``: reasons may name a file (and so a patient)."""
     found = recognise(root, channels, layout, spatial_dims)
     _say_once(logging.INFO, _announcement(root, found, name_files), root)
+    if found.left_out:
+        _say_once(logging.WARNING, f"{root}: {found.left_out}", root)
     return found
 
 

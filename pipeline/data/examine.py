@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from pipeline.data.case_label import load_case_label
+from pipeline.data.case_label import load_case_label, require_numbered
 from pipeline.data.cases import Case
 from pipeline.data.exchanged import require_no_image
 from pipeline.data.file_digests import file_state
@@ -135,6 +135,7 @@ def _examined(case: Case, channels: Sequence[str], rules: StackRules) -> CaseFin
             with record.refusing():
                 require_own_label(case.label, files.values())
                 read = load_case_label(case.label, grid, rules)
+                require_numbered(read, case.label)
                 said = read.classes.repairs
                 record.repairs += [text if text.startswith("label: ") else f"label: {text}" for text in said]
                 ids = read.classes.array[0]

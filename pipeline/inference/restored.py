@@ -35,7 +35,7 @@ class Restored(MapTransform):
         minimum_component_ml: connected components of a class below this volume become background, 0 keeps all.
         instances: ``"components"`` also numbers the objects of the cleaned label map, see `number_instances`, under
             ``<key>_instances``, (1, H, W, D) int32; None for classes alone.
-        minimum_instance_voxels: smaller objects get no number.
+        minimum_instance_voxels: smaller objects get no number, and become background of the label map too.
         allow_missing_keys: pass items on that lack a key.
 
     Raises:
@@ -99,10 +99,12 @@ class Restored(MapTransform):
                 keep_probabilities=probabilities_key is not None,
             )
             labels = self._cleaned(labels, grid)
-            results = {key: labels[None]} | ({} if probabilities is None else {probabilities_key: probabilities})
+            results: dict[Any, torch.Tensor] = {}
             if self.instances is not None:
-                numbers = number_instances(labels.cpu().numpy(), self.minimum_instance_voxels)
-                results[instances_key(key)] = torch.from_numpy(numbers)[None]
+                numbers = torch.from_numpy(number_instances(labels.cpu().numpy(), self.minimum_instance_voxels))
+                results[instances_key(str(key))] = numbers[None]
+                labels = labels * (numbers > 0).to(labels.device)  # measured and counted is what is written
+            results |= {key: labels[None]} | ({} if probabilities is None else {probabilities_key: probabilities})
             for name, result in results.items():
                 item[name] = MetaTensor(result, affine=torch.tensor(grid.affine), meta=dict(carried))
         return item

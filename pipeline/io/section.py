@@ -45,6 +45,7 @@ SECTION_SUFFIXES = (".png", ".tif", ".tiff")
 _FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF"}
 _NUMBERED = re.compile(r"(.*\.(?:tiff?|png(?=#\d+of)))#(\d+)(?:of(\d+))?", flags=re.IGNORECASE | re.DOTALL)
 _NUMBERS = {UNSIGNED: "whole", SIGNED: "signed whole", 3: "floating point", 5: "complex", 6: "complex"}
+_ORIENTATION = 274  # TIFF 6.0, section 8
 _LARGEST_EXACT = 2**24  # the whole numbers that float32 holds
 # What Pillow's decoders raise on files that are damaged.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
@@ -92,7 +93,8 @@ def read_section(path: str | PathLike[str], policy: ReadPolicy = STRICT) -> Volu
     Returns:
         Array (H, W) float32 of the stored values, not scaled, of a TIFF file up to 8 bits that counts from white
         (WhiteIsZero) turned to count from black; a grid of one millimetre per pixel. Three equal colour channels of 8
-        bits are taken as grey, and ``repairs`` says so.
+        bits are taken as grey, and ``repairs`` says so; it also says where a TIFF file's Orientation tag has turned the
+        rows and columns.
 
     Raises:
         DataError: no file, one that is not what its name says, damaged, in colour, with a palette or transparent; of a
@@ -103,7 +105,10 @@ def read_section(path: str | PathLike[str], policy: ReadPolicy = STRICT) -> Volu
     file, _ = section_of(path)
     with _opened(file) as image:
         _turn_to_section(image, path)
+        turned = int(getattr(image, "tag_v2", {}).get(_ORIENTATION, 1))  # Pillow obeys it, and forgets it then
         array, repairs = grey_values(image, file, policy.colour)
+        if turned in range(2, 9):
+            repairs += (f"turned as its Orientation tag says ({turned}), which not every program does",)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(
             f"{np.count_nonzero(~np.isfinite(array))} pixels that are NaN or infinite",

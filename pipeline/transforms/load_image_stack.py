@@ -15,7 +15,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from pipeline.data.case_label import load_case_label
+from pipeline.data.case_label import load_case_label, require_numbered
 from pipeline.data.stack import Stack, load_stack, require_own_label
 from pipeline.data.stack_rules import stack_rules
 from pipeline.errors import ConfigError, DataError, PipelineError
@@ -40,7 +40,8 @@ class LoadImageStackd(MapTransform):
     `MultiEncoderUNet` finds the absent ones by their zeros.
 
     With ``label_holds="instances"`` the label is the one class wherever there is an object, and the objects' numbers
-    stand beside it under ``<label_key>_instances``, (1, H, W, D) or (1, H, W) integers.
+    stand beside it under ``<label_key>_instances``, (1, H, W, D) or (1, H, W) integers; a mask that has one number for
+    all of them is refused.
 
     Args:
         keys: what to load; an item may lack the label.
@@ -126,6 +127,7 @@ class LoadImageStackd(MapTransform):
                 path = _path(item[self.label_key], self.label_key)
                 require_own_label(path, (file for file in paths.values() if file is not None))
                 label = load_case_label(path, image.grid, self.rules)
+                require_numbered(label, path)
                 item[self.label_key] = _tensor(label.classes, path, case_id)
                 if label.instances is not None:
                     numbers = replace(label.classes, array=label.instances)

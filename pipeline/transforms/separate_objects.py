@@ -20,11 +20,12 @@ from typing import Any
 
 import numpy as np
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import convert_to_dst_type
 from scipy import ndimage
 
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import ConfigError, GeometryError, PipelineError
 from pipeline.transforms.border_weights import only_channel, spacing_of, whole_ids
 
 
@@ -125,7 +126,8 @@ class SeparateObjectsd(MapTransform):
         instances_key: where the objects go.
         classes_key: where the classes go, by default to the label's own key.
         label_holds: ``"classes"``: class ids, whose objects are found (step 1 above) and separated; ``"instances"``:
-            object ids, which are separated as they are, and the label becomes 1 inside of an object, 0 elsewhere.
+            object ids, which are separated as they are, and the label becomes 1 inside of an object, 0 elsewhere. Ids
+            that are larger than the image has voxels are numbered anew, in their order.
         erosion: r of step 1, for classes; voxels in 2D, millimetres in 3D, unless ``spacing`` says otherwise.
         spacing: of the voxels, one per axis, as in `BorderWeightsd`.
         allow_missing_keys: pass on an item without the key as it is.
@@ -133,6 +135,7 @@ class SeparateObjectsd(MapTransform):
     Raises:
         ConfigError: contradicting arguments.
         DataError, LabelError: a label of another shape, or with ids that are not whole numbers of 0 or above.
+        GeometryError: instances that do not lie on the grid of the label whose place they take.
     """
 
     def __init__(
@@ -165,7 +168,8 @@ class SeparateObjectsd(MapTransform):
             try:
                 ids = whole_ids(only_channel(label), "labels")
                 if self.label_holds == "instances":
-                    objects = separate(ids.astype(np.int32))
+                    self._require_on_grid_of(item.get(self.classes_key or key), label)
+                    objects = separate(_in_32_bits(ids))
                     classes = (objects > 0).astype(np.uint8)
                 else:
                     spacing = self.spacing
@@ -179,3 +183,26 @@ class SeparateObjectsd(MapTransform):
             classes_key = key if self.classes_key is None else self.classes_key
             item[classes_key] = convert_to_dst_type(classes[None], label, dtype=classes.dtype)[0]
         return item
+
+    def _require_on_grid_of(self, classes: Any, instances: Any) -> None:
+        """Of two entries that came from one file: where a step has moved one alone, its place would be taken by what
+        lies elsewhere."""
+        if classes is None or classes is instances:
+            return
+        moved = tuple(classes.shape) != tuple(instances.shape)
+        if isinstance(classes, MetaTensor) and isinstance(instances, MetaTensor):
+            one, other = (entry.affine.cpu().numpy() for entry in (classes, instances))
+            moved = moved or one.shape != other.shape or not np.allclose(one, other, atol=1e-3)
+        if moved:
+            raise GeometryError(
+                f"objects {tuple(instances.shape)} that do not lie where their label {tuple(classes.shape)} does",
+                expected="one grid for both",
+                fix=f"give the steps that turn or resample the label (orient, resample) the key {self.keys[0]} too",
+            )
+
+
+def _in_32_bits(ids: np.ndarray) -> np.ndarray:
+    """The same objects as int32, numbered anew where their numbers are larger than their image."""
+    if ids.max(initial=0) >= max(ids.size, 2**16):
+        ids = np.unique(np.append(ids, np.zeros(1, ids.dtype)), return_inverse=True)[1][:-1].reshape(ids.shape)
+    return ids.astype(np.int32)

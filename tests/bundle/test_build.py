@@ -215,6 +215,33 @@ def test_refused_overrides(bundle, configs, override, message):
         resolve(bundle, "train", overrides=(override,), configs=configs)
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("flip_axes=null", r"flip_axes null; expected a list; \[\] is none"),
+        ("flip_axes=0", "flip_axes 0; expected a list"),
+        ("channels=null", "channels null"),
+        ("fill_holes=null", "fill_holes null"),
+        ("spacing_limits_mm=null", "spacing_limits_mm null"),
+        ("spacing_limits_mm=[1.0]", "expected two lengths"),
+        ("spatial_dims=null", "spatial_dims None; expected 2 or 3"),
+        ("largest_component=[1, 7]", r"largest_component \[1, 7\]; expected class ids, of 1, 2"),
+        ("fill_holes=[0]", r"fill_holes \[0\]; expected class ids"),
+    ],
+)
+def test_what_no_component_can_use_is_refused_before_one_meets_it(override, message):
+    with pytest.raises(ConfigError, match=message):
+        resolve(find_bundle("hippocampus_mri_segmentation"), "train", overrides=(override,))
+
+
+def test_what_sections_do_not_have_and_classes_that_there_are_are_told_apart():
+    with pytest.raises(ConfigError, match=r"minimum_component_ml 0\.5 of sections"):
+        resolve(find_bundle("nuclei_microscopy_segmentation"), "inference", overrides=("minimum_component_ml=0.5",))
+    taken = ("minimum_component_ml=0.5", "largest_component=[1, 2]", "fill_holes=[]", "flip_axes=[0]")
+    config = resolve(find_bundle("hippocampus_mri_segmentation"), "inference", overrides=taken)
+    assert (config["minimum_component_ml"], config["largest_component"]) == (0.5, [1, 2])
+
+
 def test_another_network_leaves_out_what_was_written_for_the_bundles_own(bundle, configs, caplog):
     with caplog.at_level(logging.WARNING):
         config = resolve(bundle, "train", overrides=("network=residual", "network_def#init_filters=4"), configs=configs)

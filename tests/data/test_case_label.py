@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.bundle.measure import _Asked, _label_map
-from pipeline.data.case_label import load_case_label
+from pipeline.data.case_label import load_case_label, require_numbered
 from pipeline.data.case_volumes import read_case_volumes
 from pipeline.data.cases import Case
 from pipeline.data.examine import examine_voxels
@@ -13,6 +13,7 @@ from pipeline.errors import ConfigError, LabelError
 from pipeline.geometry import Grid
 from pipeline.io import write_section, write_volume
 from pipeline.io.section import section_grid
+from pipeline.transforms import LoadImageStackd
 
 NUCLEI = np.array([[0, 7, 7, 300], [0, 7, 0, 300], [300, 0, 0, 0]])
 RULES = StackRules(labels=(1,), label_holds="instances")
@@ -65,3 +66,25 @@ def test_numbers_below_0_and_several_classes_are_refused(tmp_path):
             StackRules(label_holds="instances", **wrong)
     with pytest.raises(ConfigError, match="expected classes or instances"):
         StackRules(label_holds="objects")
+
+
+@pytest.mark.parametrize("value", [1, 255])
+def test_a_mask_in_place_of_numbers_is_refused(case, value):
+    mask = np.zeros((3, 8), np.uint8)
+    mask[0, ::2] = value
+    for pieces, columns in ((2, 4), (4, 8)):
+        write_section(case.image["microscopy"], np.arange(3 * columns).reshape(3, columns))
+        write_section(case.label, mask[:, :columns])
+        refusal = examine_voxels(case, ["microscopy"], RULES).refusal
+        item = {"image": str(case.image["microscopy"]), "label": str(case.label)}
+        load = LoadImageStackd(channels=["microscopy"], labels=[1], label_holds="instances")
+        if pieces == 2:  # one object with a gap
+            assert refusal is None
+            assert load(item)["label_instances"].max() == value
+        else:
+            assert f"one number, {value}, for 4 pieces" in refusal
+            with pytest.raises(LabelError, match="a number of its own for each object"):
+                load(item)
+    empty = load_case_label(case.label, section_grid(mask.shape), RULES)
+    empty.instances[:] = 0
+    require_numbered(empty, case.label)

@@ -393,6 +393,31 @@ def test_whatever_has_the_name_of_an_image_is_listed_and_its_case_refused(tmp_pa
     assert len(found.lines()) == 6
 
 
+@pytest.mark.parametrize(("dims", "names", "said"), [(2, "a.png b.JPG c.jpg d.svs notes.txt", "2 .jpg, 1 .svs"),
+                                                     (3, "a.nii.gz b.mha c.png", "1 .mha")])  # fmt: skip
+def test_images_of_a_kind_that_is_not_read_are_said_to_be_left_out(tmp_path, caplog, dims, names, said):
+    touch(tmp_path, *names.split())
+    for _ in range(2):
+        assert [case.case_id for case in find_cases(tmp_path, ["x"], require_label=False, spatial_dims=dims)] == ["a"]
+    texts = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [text.partition("left out: ")[2].partition(" (")[0] for text in texts] == [said]
+    assert describe_dataset(tmp_path, spatial_dims=dims).cases
+    caplog.clear()
+    for name in names.split()[1:]:
+        (tmp_path / name).unlink()
+    touch(tmp_path, ".hidden.jpg", ".hidden.mha")
+    find_cases(tmp_path, ["x"], require_label=False, spatial_dims=dims)
+    assert not [record for record in caplog.records if record.levelno == logging.WARNING]
+
+
+def test_labels_without_an_image_are_said(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    touch(tmp_path, "images/a.png", "images/b.jpg", "labels/a.png", "labels/b.png")
+    assert [case.case_id for case in find_cases(tmp_path, ["x"], spatial_dims=2)] == ["a"]
+    assert "labels without an image of their name: 1, such as b.png" in caplog.text
+    assert "left out: 1 .jpg" in caplog.text
+
+
 def test_an_unreadable_folder_is_a_refused_case(tmp_path, monkeypatch):
     touch(tmp_path, "a/a_t1.nii", "b/b_t1.nii", "lost+found/x")
     scan = os.scandir

@@ -54,7 +54,11 @@ def test_what_is_restored_is_numbered_and_written_in_the_smallest_type(tmp_path)
     learned = separate(discs((11, 9), (12, 22), (11, 33))) > 0
     learned[0, 0] = True
     item = Restored(instances="components", minimum_instance_voxels=2)(scored(learned.astype(np.uint8)))
-    np.testing.assert_array_equal(item["pred"][0], learned)
+    without = learned.copy()
+    without[0, 0] = False  # what is measured is what is written
+    np.testing.assert_array_equal(item["pred"][0], without)
+    assert item["pred"].dtype == torch.uint8
+    np.testing.assert_array_equal(Restored()(scored(learned.astype(np.uint8)))["pred"][0], learned)
     np.testing.assert_array_equal(item["pred_instances"][0], number_instances(learned, 2))
     assert item["pred_instances"].meta["case_id"] == "a"
     saved = SaveImageOnGridd(output_dir=tmp_path, instances="components")(item)

@@ -312,3 +312,14 @@ def test_the_grid_of_a_section():
     assert not grid.same_grid(Grid((3, 4), np.diag([2.0, 0.6, 1, 1])))
     assert not grid.same_grid(Grid((3, 4, 1), np.diag([2.0, 0.5, 1, 1])))
     assert str(grid) == "3x4 pixels of 2x0.5 mm"
+
+
+@pytest.mark.parametrize(("orientation", "expected"), [(1, [[0, 1, 2], [3, 4, 5]]), (6, [[3, 0], [4, 1], [5, 2]])])
+def test_rows_that_an_orientation_tag_turns_are_said_to_be_turned(tmp_path, orientation, expected):
+    path = tmp_path / "turned.tif"  # TIFF 6.0, section 8: 6 is rows from the right, columns from the top
+    Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3)).save(path, tiffinfo={274: orientation})
+    section = read_section(path)
+    assert section.array.tolist() == expected
+    assert section.grid.same_grid(read_image_grid(path))
+    said = "turned as its Orientation tag says (6)"
+    assert [text[: len(said)] for text in section.repairs] == ([said] if orientation == 6 else [])

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 
-from pipeline.errors import ConfigError, LabelError
+from pipeline.errors import ConfigError, GeometryError, LabelError
 from pipeline.transforms import BorderWeightsd, SeparateObjectsd
 from pipeline.transforms.separate_objects import find_objects, separate
 
@@ -119,6 +120,29 @@ def test_the_transform_separates_instances_and_leaves_its_input_alone():
     # Between the two d_1 + d_2 = 2, the figure of the paper's defaults; the rest of the border counts less.
     weight = BorderWeightsd(class_weights=None)(result)["weight"][0]
     assert weight[0, 1] == pytest.approx(1 + 9.2312, abs=1e-4)
+
+
+def test_numbers_beyond_32_bits_stay_objects_apart():
+    label = np.zeros((1, 6, 8), np.int64)
+    label[0, 1:3, 1:3] = 2**32  # 0 in 32 bits
+    label[0, 1:3, 5:7] = 2**32 + 1  # 1 in 32 bits
+    label[0, 4:6, 1:3] = 1
+    result = SeparateObjectsd(label_holds="instances")({"label": label})
+    assert np.unique(result["instances"], return_counts=True)[1].tolist() == [36, 4, 4, 4]
+    assert np.array_equal(result["label"] > 0, label > 0)
+
+
+def test_objects_that_a_step_has_left_behind_are_refused():
+    def entry(affine):
+        return MetaTensor(torch.ones((1, 4, 4, 2), dtype=torch.int32), affine=affine)
+
+    step = SeparateObjectsd("label_instances", "label_instances", "label", "instances")
+    straight, turned = torch.eye(4), torch.diag(torch.tensor([-1.0, -1, 1, 1]))
+    step({"label": entry(straight), "label_instances": entry(straight)})
+    with pytest.raises(GeometryError, match=r"case c: .*key label_instances too"):
+        step({"case_id": "c", "label": entry(turned), "label_instances": entry(straight)})
+    with pytest.raises(GeometryError, match=r"expected one grid"):
+        step({"label": entry(straight)[..., :1], "label_instances": entry(straight)})
 
 
 def test_the_transform_keeps_the_class_ids_of_a_semantic_label():

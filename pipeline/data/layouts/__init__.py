@@ -42,11 +42,12 @@ goes before what names only look like, the special before the general; ``folders
 
 @dataclass(frozen=True)
 class Recognised:
-    """A dataset as its layout lists it, and why that layout was taken."""
+    """A dataset as its layout lists it, why that layout was taken, and what of the folder can't be read, in words."""
 
     layout: str
     why: str
     listing: Listing
+    left_out: str = ""
 
 
 def recognise(root: Path, channels: Sequence[str] | None, layout: str | None, spatial_dims: int) -> Recognised:
@@ -86,7 +87,8 @@ def recognise(root: Path, channels: Sequence[str] | None, layout: str | None, sp
     listing = chosen.listing(folder, channels)
     if name != "list":  # what a list does not name is no case
         listing.entries += folder.unread_cases()
-    return Recognised(name, why, listing)
+    named = name in ("list", "decathlon")
+    return Recognised(name, why, listing, "" if named else folder.left_out)
 
 
 def _recognise_file(path: Path, channels: Sequence[str] | None, layout: str | None, spatial_dims: int) -> Recognised:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +16,12 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES = {3: (".nii.gz", ".nii"), 2: (".png", ".tiff", ".tif")}
 """Of the files of volumes and of sections, by spatial dimensions; the longest first where one ends in another."""
+
+_NOT_READ = {
+    3: (".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".dcm", ".hdr"),
+    2: (".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".jp2", ".czi", ".lif", ".nd2", ".svs"),
+}
+"""Of images that are no case because this package does not read them, so that somebody is told."""
 
 FOUND = "; found "
 """In the problem of a case, before the names of its files: under a pseudonym they are left out."""
@@ -101,6 +108,7 @@ class Folder:
         self.root, self.spatial_dims, self.suffixes = root, spatial_dims, SUFFIXES[spatial_dims]
         self.unread: dict[tuple[str, ...], str] = {}
         """Folders below it that can't be read, and why; known once `files` are listed."""
+        self._not_read: Counter[str] = Counter()
 
     def stem(self, name: str) -> str | None:
         """A file's name without its suffix; None for another kind of file."""
@@ -139,7 +147,10 @@ class Folder:
                             continue  # a circle, or seen through another link
                         followed.add(target)
                     waiting.append((entry.path, (*folders, entry.name)))
-                elif stem is not None:
+                elif stem is None:
+                    kind = os.path.splitext(entry.name)[1].lower()
+                    self._not_read.update({kind} & {*_NOT_READ[self.spatial_dims]})
+                else:
                     found.append(File(Path(entry.path), folders, stem))
                     if not os.path.exists(entry.path):
                         dangling.append(entry.path)
@@ -148,6 +159,15 @@ class Folder:
         # `t1.nii.gz/t1.nii.gz`, as some archives are unpacked, is a folder like any other
         found += [one for one in named if not any(one.path in file.path.parents for file in found)]
         return tuple(sorted(found, key=lambda file: (file.folders, file.stem, file.path.name)))
+
+    @property
+    def left_out(self) -> str:
+        """Which images are of a kind that is not read, in words; empty where there is none."""
+        _ = self.files  # lists them
+        if not self._not_read:
+            return ""
+        kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(self._not_read.items()))
+        return f"images of kinds that are not read, and left out: {kinds} (read are {', '.join(self.suffixes)})"
 
     def unread_cases(self) -> list[Entry]:
         """A case to be refused for each folder that can't be read; but for those that a disk has of its own."""

@@ -65,6 +65,9 @@ def listing(folder: Folder, channels: Sequence[str] | None) -> Listing:
         Entry("_".join((*own, stem)), dict(image), [labels[own, stem]] if (own, stem) in labels else [], Path(*own))
         for (own, stem), image in found.items()
     ]
+    alone = sorted(path.name for key, path in labels.items() if key not in found)
+    if alone:
+        notes.append(f"labels without an image of their name: {len(alone)}, such as {alone[0]}")
     return Listing(tuple(channels), entries, notes=notes)
 
 
