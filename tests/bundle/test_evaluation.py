@@ -30,6 +30,6 @@ def test_weights_of_unknown_training_are_measured_on_all_cases(tmp_path, caplog)
 def test_weights_that_are_not_there_are_refused_before_any_case_is_looked_for(tmp_path, monkeypatch, weights):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BundleError, match=r"no trained weights.*the run's folder in the bundle's place") as refusal:
-        evaluate("nuclei_microscopy_segmentation", tmp_path / "nowhere", weights=weights)
-    assert (weights or "nuclei_microscopy_segmentation/models/model.pt") in str(refusal.value)
+        evaluate("membrane_em_segmentation", tmp_path / "nowhere", weights=weights)
+    assert (weights or "membrane_em_segmentation/models/model.pt") in str(refusal.value)
     assert list(tmp_path.iterdir()) == []
