@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from io import StringIO
@@ -52,9 +53,9 @@ class CaseScores(Metric):
         self.output_dir = None if output_dir is None else Path(output_dir)
         super().__init__(output_transform=output_transform, skip_unrolling=True)
 
+    @abstractmethod
     def measure(self, predicted: torch.Tensor, label: torch.Tensor) -> Any:
         """A dataclass with the figures of one case, from plain tensors with a channel axis."""
-        raise NotImplementedError
 
     def reset(self) -> None:
         self._of_rank: dict[str, Any] = {}

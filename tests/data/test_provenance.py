@@ -55,7 +55,7 @@ def test_commands(monkeypatch, tmp_path):
     data = tmp_path / "smith"
     data.mkdir()
     words = ["train", "bundle", "--data", str(data), "--budget", "5m", f"patients={data}", f"--out={data}", "smith"]
-    monkeypatch.setattr(sys, "argv", ["/home/somebody/bin/pipeline", *words])
+    monkeypatch.setattr(sys, "argv", ["/elsewhere/bin/pipeline", *words])
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     assert command_line() == ["pipeline", *words]
     monkeypatch.chdir(tmp_path)  # where the word `smith` is a folder
