@@ -10,18 +10,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from pipeline.data.layouts.other_formats import OTHER_FORMATS
 from pipeline.errors import DataError
 
 logger = logging.getLogger(__name__)
 
 SUFFIXES = {3: (".nii.gz", ".nii"), 2: (".png", ".tiff", ".tif")}
 """Of the files of volumes and of sections, by spatial dimensions; the longest first where one ends in another."""
-
-_NOT_READ = {
-    3: (".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".dcm", ".hdr"),
-    2: (".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".jp2", ".czi", ".lif", ".nd2", ".svs"),
-}
-"""Of images that are no case because this package does not read them, so that somebody is told."""
 
 FOUND = "; found "
 """In the problem of a case, before the names of its files: under a pseudonym they are left out."""
@@ -149,7 +144,7 @@ class Folder:
                     waiting.append((entry.path, (*folders, entry.name)))
                 elif stem is None:
                     kind = os.path.splitext(entry.name)[1].lower()
-                    self._not_read.update({kind} & {*_NOT_READ[self.spatial_dims]})
+                    self._not_read.update({kind} & {*OTHER_FORMATS[self.spatial_dims]})
                 else:
                     found.append(File(Path(entry.path), folders, stem))
                     if not os.path.exists(entry.path):

@@ -1,4 +1,4 @@
-"""Scans in a folder that are of a format which is not read: why it seems to hold no case."""
+"""Scans in a folder that are of a format which is not read: no case, and somebody has to be told."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from pathlib import Path
 
 _MOST_FILES = 200
 _DICOM = (".dcm", ".ima")
-_OTHERS = (".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".mnc", ".hdr", ".head")
+_VOLUMES = (".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".mnc", ".hdr", ".head")
+OTHER_FORMATS = {
+    3: (*_DICOM, *_VOLUMES),
+    2: (".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".jp2", ".czi", ".lif", ".nd2", ".svs"),
+}
+"""Suffixes of what might be taken for a case and is not read, by the dimensions of a bundle."""
 
 
 def other_format(root: Path) -> tuple[str, str] | None:
@@ -22,7 +27,7 @@ def other_format(root: Path) -> tuple[str, str] | None:
         suffix, name = path.suffix.lower(), path.relative_to(root).as_posix()
         if suffix in _DICOM or _has_dicom_mark(path):
             return f"DICOM files, such as {name}", "convert them first: dcm2niix -z y -o OUTPUT FOLDER"
-        if suffix in _OTHERS:
+        if suffix in _VOLUMES:
             return f"files of another format, such as {name}", "convert them to NIfTI (.nii.gz), by 3D Slicer for one"
     return None
 
