@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from difflib import get_close_matches
 from os import PathLike
@@ -49,7 +50,7 @@ def find_bundle(name_or_path: str | PathLike[str]) -> Path:
         name_or_path: a path to a bundle's folder, or the name of a shipped bundle. A path wins over a name.
 
     Raises:
-        BundleError: neither is there; names the nearest shipped bundles and lists all.
+        BundleError: neither is there; names the nearest bundles, shipped or beside the path, and lists the shipped.
     """
     path = Path(name_or_path).expanduser()
     if is_bundle(path):
@@ -62,11 +63,15 @@ def find_bundle(name_or_path: str | PathLike[str]) -> Path:
         raise BundleError(
             "a folder that is no bundle", file=path, expected="configs/bundle.yaml, or JSON files in configs/"
         )
-    near = get_close_matches(path.name, shipped, n=3)
+    beside = os.listdir(path.parent) if os.access(path.parent, os.R_OK | os.X_OK) and path.parent.is_dir() else []
+    close = (path.with_name(name) for name in get_close_matches(path.name, beside, n=3))
+    near = [str(folder) for folder in close if os.access(folder, os.X_OK) and is_bundle(folder)]
+    near += [name for name in get_close_matches(path.name, shipped, n=3) if name not in map(os.path.basename, near)]
+    mine = name.isidentifier() and not near
     raise BundleError(
         f"no bundle {name!r}" + (f" (nearest: {', '.join(near)})" if near else ""),
         expected=f"a bundle's or a run's folder, or a shipped bundle: {', '.join(shipped) or 'none is shipped'}",
-        fix=f"a bundle for your own scans is made by: pipeline init DATASET {name}" if name.isidentifier() else None,
+        fix=f"a bundle for your own scans is made by: pipeline init DATASET {name}" if mine else None,
     )
 
 

@@ -33,9 +33,15 @@ def test_by_name_by_path_and_neither(package, bundle, monkeypatch):
     with pytest.raises(
         BundleError, match=r"nearest: stroke_perfusion_segmentation.*hippocampus_mri_segmentation, stroke"
     ):
-        find_bundle("bundles/stroke_perfusion")
+        find_bundle("elsewhere/stroke_perfusion")
     with pytest.raises(BundleError, match=r"no bundle 'my_scans'.*by: pipeline init DATASET my_scans$"):
         find_bundle("my_scans")
+    (package / "my_bundle" / "configs").mkdir(parents=True)
+    (package / "my_bundle" / "configs" / "bundle.yaml").touch()
+    (package / "my_bundles").mkdir()
+    with pytest.raises(BundleError, match=r"nearest: \S+my_bundle\)") as refusal:
+        find_bundle(package / "my_bundel")
+    assert "pipeline init" not in str(refusal.value)
     with pytest.raises(BundleError, match="a folder that is no bundle"):
         find_bundle(package)
 
