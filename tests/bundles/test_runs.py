@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import nibabel
@@ -267,8 +268,10 @@ def test_a_prediction_lies_on_its_cases_own_grid_and_a_broken_case_stops_nothing
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    find_spec("nncf") is None, reason="the extra openvino is not installed"
+)  # importing it would report
 def test_a_run_is_quantised_and_its_predictions_may_use_it(run, phantoms, tmp_path):
-    pytest.importorskip("nncf", reason="the extra openvino is not installed")
     bundle = tmp_path / "bundle"
     shutil.copytree(run, bundle)
     limits = ("--cases", "2", "--most-lost", "1")  # what two epochs have trained says nothing about the loss
