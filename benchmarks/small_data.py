@@ -1,6 +1,7 @@
 """Dice at equal time: every network on all training cases, three of them on 10 and 30 too.
 
-    python benchmarks/small_data.py Task04_Hippocampus --out OUT [--budget 3m] [--only NAME@CASES ...] [--most N]
+    python benchmarks/small_data.py Task04_Hippocampus --out OUT [--budget 3m] [--width 0.5] [--only NAME@CASES ...]
+                                    [--most N]
     python benchmarks/small_data.py Task04_Hippocampus --out OUT --most 0 --chart docs/networks/small_data.png
 
 A run is `pipeline train hippocampus_mri_segmentation --budget TIME network=NAME ...` as a user types it, pinned to one
@@ -33,9 +34,9 @@ from pipeline.data import find_cases, k_fold, write_split
 from pipeline.data.splits import Split
 
 BUNDLE, CHANNELS = "hippocampus_mri_segmentation", ("mri",)
+LEVELS = (32, 64, 128, 256)  # the bundle's own channels
 SIX_LEVELS = (
     "network=fcn",
-    "network_def#channels=[32, 64, 128, 256, 256, 256]",
     "network_def#strides=[1, 2, 2, 2, 2, 2]",
     "network_def#kernel_sizes=[3, 3, 3, 3, 3, 3]",
     "network_def#convolutions_per_stage=[1, 2, 2, 2, 2, 2]",
@@ -71,8 +72,10 @@ def split_files(dataset: Path, out: Path) -> dict[str, Path]:
 
 def train_command(name: str, split: Path, options: argparse.Namespace) -> list[str | Path]:
     network = NETWORKS[name.partition("@")[0]]
+    levels = (*LEVELS, *LEVELS[-1:] * 2) if set(SIX_LEVELS) <= set(network) else LEVELS
+    channels = f"network_def#channels={[round(maps * options.width) for maps in levels]}"
     command = ["train", BUNDLE, "--data", options.dataset, "--out", options.out / name, "--budget", options.budget]
-    return [*command, f"split_file={json.dumps(str(split.resolve()))}", *network]
+    return [*command, f"split_file={json.dumps(str(split.resolve()))}", *network, channels]
 
 
 class Ended(NamedTuple):
@@ -108,8 +111,9 @@ def run_pinned(commands: Mapping[str, Sequence[str | Path]], out: Path) -> Itera
             yield Ended(name, process.returncode == 0, round(core_share, 2))
 
 
-def result(name: str, out: Path, budget: str) -> dict[str, Any]:
+def result(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Dice of the last validation, its interval over cases, and how many steps there were."""
+    out = options.out
     mean = json.loads((out / name / "summary.json").read_text(encoding="utf-8"))["mean"]
     with (out / name / "metrics.csv").open(newline="", encoding="utf-8") as file:
         last = list(csv.DictReader(file))[-1]
@@ -118,7 +122,8 @@ def result(name: str, out: Path, budget: str) -> dict[str, Any]:
     return {
         "network": network,
         "cases": count,
-        "budget": budget,
+        "budget": options.budget,
+        "width": options.width,
         "iterations": int(last["iteration"]),
         "held_back": mean["cases"],
         "dice": round(dice["mean"], 4),
@@ -173,6 +178,7 @@ def main() -> None:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--budget", default="3m")
+    parser.add_argument("--width", type=float, default=1.0, help="share of the maps of every level")
     parser.add_argument("--only", nargs="+", metavar="NAME@CASES")
     parser.add_argument("--most", type=int, metavar="N", help="runs of this call")
     parser.add_argument("--chart", type=Path, metavar="PNG")
@@ -188,8 +194,9 @@ def main() -> None:
     record = options.out / "results.jsonl"
     lines = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
     done = {f"{found['network']}@{found['cases']}": found for found in map(json.loads, lines)}
-    if others := {found["budget"] for found in done.values()} - {options.budget}:
-        parser.error(f"{record} has runs of {', '.join(others)}: give that --budget, or another --out")
+    if others := {(found["budget"], found["width"]) for found in done.values()} - {(options.budget, options.width)}:
+        budget, width = others.pop()
+        parser.error(f"{record} has runs of --budget {budget} --width {width:g}: give these, or another --out")
     missing = [name for name in options.only or wanted if name not in done][: options.most]
     for name in missing:  # of a run that did not come to its end
         shutil.rmtree(options.out / name, ignore_errors=True)
@@ -200,7 +207,7 @@ def main() -> None:
         if not ended.well:
             failed.append(name)
             continue
-        done[name] = result(name, options.out, options.budget) | {"core_share": ended.core_share}
+        done[name] = result(name, options) | {"core_share": ended.core_share}
         with record.open("a", encoding="utf-8") as file:
             file.write(json.dumps(done[name]) + "\n")
         print(json.dumps(done[name]), flush=True)
