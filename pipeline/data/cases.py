@@ -19,12 +19,11 @@ from pipeline.data.complete import complete_entries, problem_text, refuse_odd_id
 from pipeline.data.layouts import SUFFIXES, Entry, Listing, Recognised, recognise
 from pipeline.data.layouts.other_formats import other_format
 from pipeline.data.pseudonyms import Pseudonyms
+from pipeline.data.said import say_once
 from pipeline.data.sections import each_section
 from pipeline.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
-
-_said: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -97,10 +96,10 @@ def describe_dataset(
     listing = found.listing
     _refuse_unusable_labels(listing, root)
     if listing.problems:
-        _say_once(logging.WARNING, problem_text(listing.problems))
+        say_once(logger, logging.WARNING, problem_text(listing.problems))
     cases = _cases(listing, listing.entries, root, require_label=False, keep_incomplete=True, spatial_dims=spatial_dims)
     if say and found.left_out:
-        _say_once(logging.WARNING, f"{root}: {found.left_out}", root)
+        say_once(logger, logging.WARNING, f"{root}: {found.left_out}", root)
     description = DatasetDescription(
         found.layout, found.why, listing.channel_names, listing.classes, tuple(cases), root, _announcement(root, found)
     )
@@ -109,7 +108,7 @@ def describe_dataset(
 
 def announced(description: DatasetDescription) -> DatasetDescription:
     """The same, once its layout and channels are said in the log; once per process."""
-    _say_once(logging.INFO, description.announcement, description.dataset_dir)
+    say_once(logger, logging.INFO, description.announcement, description.dataset_dir)
     return description
 
 
@@ -158,7 +157,7 @@ def find_cases(
             fix="copy what is missing, or take these entries out",
         )
     if listing.problems:
-        _say_once(logging.WARNING, problem_text(listing.problems))
+        say_once(logger, logging.WARNING, problem_text(listing.problems))
     refuse_odd_ids(entries, root)
     if patients:
         entries = [replace(entry, patient=patients.get(entry.case_id, entry.patient)) for entry in entries]
@@ -196,23 +195,15 @@ def _listed(
 ) -> Recognised:
     """The dataset by its layout, said once per process; ``name_files``: reasons may name a file (and so a patient)."""
     found = recognise(root, channels, layout, spatial_dims)
-    _say_once(logging.INFO, _announcement(root, found, name_files), root)
+    say_once(logger, logging.INFO, _announcement(root, found, name_files), root)
     if found.left_out:
-        _say_once(logging.WARNING, f"{root}: {found.left_out}", root)
+        say_once(logger, logging.WARNING, f"{root}: {found.left_out}", root)
     return found
 
 
 def _announcement(root: Path, found: Recognised, name_files: bool = True) -> str:
     text = f"{root}: layout {found.layout}, channels {', '.join(found.listing.channel_names)}"
     return "; ".join([f"{text}: {found.why}", *found.listing.notes]) if name_files else text
-
-
-def _say_once(level: int, text: str, root: Path | None = None) -> None:
-    """Once per process; of a dataset that is named in two ways, by the name that came first."""
-    key = text if root is None else f"{root.resolve()}{text.removeprefix(str(root))}"
-    if key not in _said:
-        _said.add(key)
-        logger.log(level, "%s", text)
 
 
 def _cases(
