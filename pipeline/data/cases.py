@@ -16,7 +16,7 @@ from os import PathLike
 from pathlib import Path
 
 from pipeline.data.complete import complete_entries, problem_text, refuse_odd_ids
-from pipeline.data.layouts import SUFFIXES, Entry, Listing, Recognised, recognise
+from pipeline.data.layouts import SUFFIXES, Entry, Listing, Recognised, part_of_a_dataset, recognise
 from pipeline.data.layouts.other_formats import other_format
 from pipeline.data.pseudonyms import Pseudonyms
 from pipeline.data.said import say_once
@@ -92,7 +92,7 @@ def describe_dataset(
         ConfigError: an unknown layout, or a channel twice.
     """
     root, names = _checked(dataset_dir, channels, spatial_dims)
-    found = recognise(root, names, layout, spatial_dims)
+    found = _recognised(root, names, layout, spatial_dims, labelled=True)
     listing = found.listing
     _refuse_unusable_labels(listing, root)
     if listing.problems:
@@ -144,7 +144,8 @@ def find_cases(
         ConfigError: an unknown layout, or no channel.
     """
     root, names = _checked(dataset_dir, channels, spatial_dims)
-    found = _listed(root, names, layout, spatial_dims, name_files=pseudonyms is None)
+    found = _recognised(root, names, layout, spatial_dims, labelled=require_label)
+    _say(root, found, name_files=pseudonyms is None)
     listing, entries = found.listing, found.listing.entries
     if require_label:
         _refuse_unusable_labels(listing, root)
@@ -190,15 +191,31 @@ def _checked(
     return root, names
 
 
-def _listed(
-    root: Path, channels: Sequence[str] | None, layout: str | None, spatial_dims: int, name_files: bool = True
+def _recognised(
+    root: Path, channels: Sequence[str] | None, layout: str | None, spatial_dims: int, labelled: bool
 ) -> Recognised:
-    """The dataset by its layout, said once per process; ``name_files``: reasons may name a file (and so a patient)."""
-    found = recognise(root, channels, layout, spatial_dims)
+    """The dataset by its layout; of a folder that is a part of one, and no dataset by itself, it is said which.
+
+    Args:
+        labelled: whether images without their labels are of no use.
+    """
+    part = part_of_a_dataset(root) if layout is None else None
+    try:
+        found = recognise(root, channels, layout, spatial_dims)
+    except DataError as error:
+        raise part or error from None
+    entries = found.listing.entries
+    labelled = labelled or root.resolve().name.startswith("labels")  # which nobody means to predict
+    if part and (not entries or (labelled and not any(entry.labels for entry in entries))):
+        raise part
+    return found
+
+
+def _say(root: Path, found: Recognised, name_files: bool = True) -> None:
+    """How a dataset lies on disk; ``name_files``: reasons may name a file (and so a patient)."""
     say_once(logger, logging.INFO, _announcement(root, found, name_files), root)
     if found.left_out:
         say_once(logger, logging.WARNING, f"{root}: {found.left_out}", root)
-    return found
 
 
 def _announcement(root: Path, found: Recognised, name_files: bool = True) -> str:
