@@ -80,8 +80,8 @@ def describe(
             f"a dataset of sections (PNG, TIFF): {error.found}",
             file=dataset,
             expected="volumes (NIfTI): init plans in 3D",
-            fix=f"for sections, copy {shipped_bundles() / 'membrane_em_segmentation'}, or for objects with a number "
-            "each nuclei_microscopy_segmentation beside it, change its configs/bundle.yaml, `pipeline build COPY`",
+            fix="for sections, `pipeline build membrane_em_segmentation --out COPY`, or for objects with a number each "
+            "nuclei_microscopy_segmentation, and change COPY/configs/bundle.yaml",
         ) from error
     labelled = sum(case.label is not None for case in description.cases)
     if labelled < 2:

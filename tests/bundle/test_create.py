@@ -131,5 +131,5 @@ def test_without_labels_it_is_refused_before_a_voxel_is_read(tmp_path):
 def test_sections_are_refused_in_words(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").write_bytes(b"never read")
-    with pytest.raises(DataError, match=r"sections \(PNG, TIFF\).*bundles/membrane_em.*nuclei_micro.*build"):
+    with pytest.raises(DataError, match=r"sections \(PNG, TIFF\).*build membrane_em_\w+ --out.*nuclei_micro"):
         describe(tmp_path)
