@@ -61,6 +61,7 @@ def command(
     named = None if classes is None else words.classes(classes)
     budget_s = None if budget is None else words.seconds(budget)
     from pipeline.bundle import create
+    from pipeline.cli.check_table import refused_lines
     from pipeline.data import fingerprint_dataset
 
     if not dry_run:
@@ -72,9 +73,8 @@ def command(
         typer.echo(f"{number} case{'s' if number != 1 else ''}; channels {', '.join(description.channel_names)}{why}")
         with counted("cases read") as count:
             fingerprint = fingerprint_dataset(description, jobs, count)
-        for case in fingerprint.cases:
-            if case.refusal is not None:
-                typer.secho(f"refused: {case.refusal}", fg="yellow", err=True)
+        for line in refused_lines(fingerprint):
+            typer.secho(f"refused: {line}", fg="yellow", err=True)
         setting = words.where_settings_go(case.refusal for case in fingerprint.cases if case.refusal)
         if setting is not None:
             typer.secho(setting, fg="yellow", err=True)

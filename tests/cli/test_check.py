@@ -62,6 +62,23 @@ def test_a_setting_that_a_refusal_names_is_said_where_it_goes(scans, tmp_path):
     assert "volume=0 goes into a bundle's configs/bundle.yaml (volume: 0)" in result.stdout
 
 
+def test_what_is_alike_of_many_cases_is_said_once_and_each_is_in_the_file(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        grid = Grid((12, 12, 8), np.diag([2.0, 2.0, 2.0 + number / 100, 1.0]) if number < 5 else np.eye(4))
+        write_volume(tmp_path / "scans" / f"sub-{number:02d}_t1.nii", rng.random(grid.shape, np.float32), grid)
+    result = check(tmp_path, tmp_path / "scans", "--json", tmp_path / "check.json")
+    text = " ".join(result.stdout.split())
+    assert text.count("voxel size 2x2") == 1
+    assert "5 cases, such as sub-00: t1: voxel size 2x2x2 mm; expected 1x1x1 mm (median) → check the header " in text
+    assert "(alike: sub-01, sub-02, sub-03, sub-04)" in text
+    assert "30 cases: 25 clean, 5 with warnings" in text
+    found = json.loads((tmp_path / "check.json").read_text(encoding="utf-8"))["findings"]
+    sizes = [one["found"] for one in found if "voxel size" in one["found"]]
+    assert len(sizes) == 5
+    assert [size for size in sizes if "2x2x2.04" in size]
+
+
 def test_a_bundle_asks_for_its_own_classes(scans, tmp_path):
     result = check(tmp_path, scans, "--bundle", "stroke_perfusion_segmentation")
     assert result.exit_code == 1

@@ -21,7 +21,7 @@ def init(monkeypatch):
     calls: dict = {}
 
     def run(*words: str, refused: str | None = None, refuse_place: Exception | None = None):
-        cases = [SimpleNamespace(refusal=refused), SimpleNamespace(refusal=None)]
+        cases = [SimpleNamespace(case_id=name, refusal=why) for name, why in (("a", refused), ("b", None))]
         usable = [case for case in cases if case.refusal is None]
 
         def create(fingerprint, folder, **given):
@@ -43,7 +43,9 @@ def init(monkeypatch):
         monkeypatch.setattr(
             pipeline.data,
             "fingerprint_dataset",
-            lambda description, jobs, progress: SimpleNamespace(cases=cases, usable=usable),
+            lambda description, jobs, progress: SimpleNamespace(
+                cases=cases, usable=usable, dataset_dir="scans", channel_names=("ct", "pet")
+            ),
             raising=False,
         )
         return CliRunner().invoke(app, ["init", *words], prog_name="pipeline"), calls
