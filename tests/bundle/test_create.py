@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.bundle import build, run, verify
+from pipeline.bundle import build, resolve, run, verify
 from pipeline.bundle.create import create, describe, require_writable
+from pipeline.bundle.data_rules import data_rules
 from pipeline.bundle.strict_yaml import parse
 from pipeline.data import describe_on_best_grid, fingerprint_dataset
 from pipeline.data.phantom_dataset import write_dataset
@@ -74,6 +75,17 @@ def test_a_dry_run_writes_nothing(fingerprint, tmp_path):
     made = create(fingerprint, tmp_path / "new", memory_gb=4, instruments=Machine(1e8).instruments, dry_run=True)
     assert "patch_size" in made.yaml
     assert list(tmp_path.iterdir()) == []
+
+
+def test_how_the_files_are_read_stands_in_the_bundle(fingerprint, tmp_path):
+    settings = {"volume": {"cbf": 1}, "assume_orientation": "RAS"}
+    made = create(
+        fingerprint, tmp_path / "series", memory_gb=4, settings=settings, instruments=Machine(1e8).instruments
+    )
+    assert "volume: {cbf: 1}" in made.yaml
+    policy = data_rules(resolve(made.folder, "inference")).stack
+    assert (policy.policy_of("cbf").volume, policy.policy_of("mtt").volume) == (1, None)
+    assert policy.policy.assume_orientation == "RAS"
 
 
 def test_the_same_dataset_and_machine_make_the_same_bundle(fingerprint, bundle, tmp_path):

@@ -59,7 +59,29 @@ def test_a_setting_that_a_refusal_names_is_said_where_it_goes(scans, tmp_path):
     nib.save(series, scans / "sub-1" / "cbv.nii.gz")
     result = check(tmp_path, scans)
     assert result.exit_code == 1
-    assert "volume=0 goes into a bundle's configs/bundle.yaml (volume: 0)" in result.stdout
+    assert f"To take them so, add volume=0: pipeline check {scans} volume=0, and likewise" in result.stdout
+    taken = check(tmp_path, scans, "volume=0")
+    assert taken.exit_code == 0
+    assert "sub-1: cbv: a series: volume 0 of 0 to 1 is taken" in taken.stdout
+    by_bundle = check(tmp_path, scans, "--bundle", "stroke_perfusion_segmentation", "volume={cbv: 1}")
+    assert "sub-1: cbv: a series: volume 1 of 0 to 1 is taken" in by_bundle.stdout
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("volum=0", "(nearest: volume); expected what concerns how files are read: non_finite, "),
+        ("patch_size=[8,8,8]", "to fix it: other settings go to the end of `pipeline train`"),
+        ("volume=first", "volume=first; expected a whole number from 0"),
+        ("volume={t9: 0}", "volume of t9; expected channels out of cbf, cbv, mtt"),
+        ("assume_orientation=7", "expected three axis codes"),
+        ("spacing_limits_mm=30", "expected two sides in mm"),
+    ],
+)
+def test_a_setting_that_says_nothing_of_files_is_refused(scans, tmp_path, setting, said):
+    result = check(tmp_path, scans, setting)
+    assert result.exit_code == 2
+    assert said in result.stderr
 
 
 def test_what_is_alike_of_many_cases_is_said_once_and_each_is_in_the_file(tmp_path):
