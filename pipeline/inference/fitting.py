@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -15,6 +15,8 @@ from pipeline.errors import ConfigError
 from pipeline.inference.margin import output_margin, total_stride, window_around
 from pipeline.inference.padding import pad
 from pipeline.inference.placement import Box, Placement, tile_starts, window_starts
+
+logger = logging.getLogger(__name__)
 
 
 def fitted(
@@ -56,7 +58,7 @@ def require_window(inferer: Any, network: torch.nn.Module, in_channels: int, spa
     """Refuse settings of windows that no case could be predicted with, before any case is read.
 
     The network runs once on torch's meta device, where nothing is computed: whether it takes a window it says by its
-    size. An axis that is left open depends on the case; a network that asks for values is asked by the first case.
+    size. An axis that is left open depends on the case; what does not run there is left to the first case.
 
     Args:
         inferer: one with a ``roi_size``, or another, of which nothing is known.
@@ -70,11 +72,16 @@ def require_window(inferer: Any, network: torch.nn.Module, in_channels: int, spa
     per_axis("overlap", inferer.overlap, spatial_dims)
     if any(n is None or n <= 0 for n in window):
         return
-    require("roi_size", list(window), all(n == int(n) for n in window), "whole numbers of voxels")
+    require("roi_size", list(window), all(isinstance(n, int) for n in window), "whole numbers of voxels")
     tensors = chain(network.named_parameters(), network.named_buffers())
     on_meta = {name: tensor.detach().to("meta") for name, tensor in tensors}
-    with torch.no_grad(), contextlib.suppress(RuntimeError):  # of an operation that needs values
-        functional_call(network, on_meta, torch.empty(1, in_channels, *window, device="meta"))
+    try:
+        with torch.no_grad():
+            functional_call(network, on_meta, torch.empty(1, in_channels, *window, device="meta"))
+    except ConfigError:
+        raise
+    except Exception as error:  # of an operation that needs values, or of another's network: it is not known
+        logger.debug("a window of %s is not tried beforehand: %s", window, error)
 
 
 def per_axis(name: str, value: Any, spatial_dims: int) -> tuple:
