@@ -54,13 +54,16 @@ def build(
 ) -> BuildResult:
     """Writes ``configs/<kind>.json`` of a bundle for each of the five `KINDS`: the same bytes for the same input.
 
+    With ``out`` a copy of the bundle is written there, to be changed: all of it but its weights and its data's licence.
+    Of another network, the copy is the generated files alone: ``bundle.yaml`` is written for the bundle's own.
+
     Args:
         bundle: the bundle's folder.
         check: compare instead of writing.
         configs: the base configs; by default the shipped ones.
         network: name of another network's base file (see `resolve`), for a copy at ``out``: the bundle's own files
             say what its ``bundle.yaml`` says.
-        out: folder to write to instead of the bundle's; gets its ``metadata.json`` too.
+        out: folder of the copy.
 
     Raises:
         BundleError: the bundle has no ``bundle.yaml``, holds more than data, or (with ``check``) has stale files;
@@ -69,31 +72,39 @@ def build(
     """
     if not _delta_file(bundle).is_file():
         raise BundleError("no configs/bundle.yaml", file=bundle, fix="load a bundle of generated files as it is")
-    if network is not None and (out is None or out.resolve() == bundle.resolve()):
+    if out is not None and out.resolve() == bundle.resolve():
+        out = None
+    if network is not None and out is None:
         raise ConfigError(
             f"network={network} for the bundle's own files",
             expected="what bundle.yaml says",
             fix=f"write network: {network} there, or build a copy of the configs by --out DIR",
         )
-    if (
-        out is not None
-        and out.resolve() != bundle.resolve()
-        and (_delta_file(out).is_file() or (out / "models").exists())
-    ):
+    if out is not None and (_delta_file(out).is_file() or (out / "models").exists()):
         raise BundleError(
             "another bundle, or a run, whose configs a copy would take the place of",
             file=out,
             expected="a new folder, or that of an earlier copy",
             fix="choose another name for --out",
         )
+    if out is not None and network is None and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
+        raise BundleError(
+            "something else already", file=out, expected="a new or empty folder", fix="choose another name for --out"
+        )
     folder = (out or bundle) / "configs"
     contents = {
         folder / f"{kind}.json": _dump(config)
         for kind, config in _resolve_all(bundle, network, configs or shipped_configs()).items()
     }
-    metadata = bundle / "configs" / "metadata.json"
-    if out is not None and metadata.is_file():
-        contents[folder / "metadata.json"] = metadata.read_bytes()
+    if out is not None:
+        beside = [bundle / "configs" / "metadata.json"]
+        if network is None:
+            beside += [_delta_file(bundle), bundle / "LICENSE", *sorted((bundle / "docs").rglob("*"))]
+        contents |= {out / file.relative_to(bundle): file.read_bytes() for file in beside if file.is_file()}
+        if network is None:
+            from pipeline.bundle.render import DATA_LICENSE
+
+            contents[out / "docs" / "data_license.txt"] = DATA_LICENSE.encode()  # it will be trained on other data
     changed = tuple(f for f, content in contents.items() if not f.is_file() or f.read_bytes() != content)
     if check and changed:
         raise BundleError(

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.bundle.build import build
 from pipeline.bundle.find import is_bundle, shipped_bundles
@@ -51,13 +51,17 @@ class NewBundle:
 
 
 def describe(
-    dataset: Path, channels: Sequence[str] | None = None, layout: str | None = None
+    dataset: Path,
+    channels: Sequence[str] | None = None,
+    layout: str | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> tuple[DatasetDescription, str | None]:
     """What a dataset holds, by its names and headers alone; refused where no bundle can be made of it.
 
     Args:
         channels: names, the reference first; by default those that the dataset has, the best reference first.
         layout: as of `pipeline.data.describe_dataset`.
+        settings: by which headers are read, as `pipeline.data.stack_rules.stack_rules` takes them.
 
     Returns:
         The description, and why its reference is another channel than the dataset's first (None where it is not).
@@ -70,7 +74,7 @@ def describe(
 
     try:
         if channels is None:
-            description, reference = describe_on_best_grid(dataset, layout)
+            description, reference = describe_on_best_grid(dataset, layout, settings)
         else:
             description, reference = describe_dataset(dataset, channels, layout), None
     except DataError as error:
@@ -80,8 +84,8 @@ def describe(
             f"a dataset of sections (PNG, TIFF): {error.found}",
             file=dataset,
             expected="volumes (NIfTI): init plans in 3D",
-            fix=f"for sections, copy {shipped_bundles() / 'membrane_em_segmentation'}, or for objects with a number "
-            "each nuclei_microscopy_segmentation beside it, change its configs/bundle.yaml, `pipeline build COPY`",
+            fix="for sections, `pipeline build membrane_em_segmentation --out COPY`, or for objects with a number each "
+            "nuclei_microscopy_segmentation, and change COPY/configs/bundle.yaml",
         ) from error
     labelled = sum(case.label is not None for case in description.cases)
     if labelled < 2:
@@ -130,6 +134,7 @@ def create(
     budget_s: float | None = None,
     classes: Mapping[int, str] | None = None,
     layout: str | None = None,
+    settings: Mapping[str, Any] | None = None,
     force: bool = False,
     dry_run: bool = False,
     instruments: Instruments | None = None,
@@ -142,6 +147,7 @@ def create(
         folder: of the bundle; its name is the bundle's.
         memory_gb, budget_s, classes, instruments, progress: of `pipeline.planning.plan`.
         layout: that the dataset was found by, where it was named instead of found out: its bundle goes on naming it.
+        settings: with which its files were read: the bundle reads them so, too.
         force: replace a bundle that is there and has no weights.
         dry_run: write nothing.
 
@@ -165,7 +171,7 @@ def create(
     )
     name = folder.resolve().name
     title = re.sub(r"[_-]+", " ", name).strip().capitalize()
-    yaml = bundle_yaml(made, title, layout)
+    yaml = bundle_yaml(made, title, layout, settings)
     table = "\n".join(dataset_table(fingerprint, made.channels, made.classes, made.label_values))
     if not dry_run:
         source = f"the dataset {Path(fingerprint.dataset_dir).resolve().name}"

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from typing import Any
 
+from pipeline.bundle.overrides import parse_override
 from pipeline.data import Case, StackRules
 from pipeline.data.stack_rules import stack_rules
 from pipeline.errors import ConfigError
+from pipeline.io.policy import ReadPolicy
 
 _LOADER = "pipeline.transforms.LoadImageStackd"
+TAKEN_ON_TRUST = (*(field.name for field in fields(ReadPolicy)), "missing_channels")
+"""Keys of a config that say how files are read that do not say all they should; `configs/common.yaml` explains them."""
+
 _OF_THE_TRANSFORM = {"_target_", "keys", "channels", "image_key", "label_key", "allow_missing_keys"}
 
 
@@ -56,6 +62,29 @@ def data_rules(config: Mapping[str, Any]) -> DataRules:
         load.get("label_key", "label") in keys,
         stack_rules(channels, **arguments),
     )
+
+
+def taken_on_trust(settings: Sequence[str]) -> dict[str, Any]:
+    """What ``KEY=VALUE`` texts say of a dataset's files where there is no bundle yet: arguments of `stack_rules`.
+
+    >>> taken_on_trust(["volume=0", "assume_orientation=RAS"])
+    {'volume': 0, 'assume_orientation': 'RAS'}
+
+    Raises:
+        ConfigError: another key.
+    """
+    found: dict[str, Any] = {}
+    for text in settings:
+        key, value = parse_override(text)
+        if key not in TAKEN_ON_TRUST:
+            near = get_close_matches(key, TAKEN_ON_TRUST, n=1)
+            raise ConfigError(
+                f"the setting {text}" + (f" (nearest: {near[0]})" if near else ""),
+                expected=f"what concerns how files are read: {', '.join(TAKEN_ON_TRUST)}",
+                fix="other settings go to the end of `pipeline train`, or into a bundle's configs/bundle.yaml",
+            )
+        found |= value
+    return found
 
 
 def _value(config: Mapping[str, Any], value: Any) -> Any:

@@ -83,6 +83,7 @@ class Segmenter:
         from pipeline.engines.cohort_case import CasePredictor
         from pipeline.engines.device import keep_freed_memory
         from pipeline.inference import SaveImageOnGridd
+        from pipeline.inference.fitting import require_window
 
         self._rules, self._layout = data_rules(inference.config), inference.config.get("layout")
         self.channels, self.classes = self._rules.channels, self._rules.classes
@@ -92,6 +93,7 @@ class Segmenter:
         steps = [step for step in inference["postprocessing"].transforms if not isinstance(step, SaveImageOnGridd)]
         with fork_rng(devices=()):
             network = inference["network"]
+        require_window(inference["inferer"], network, len(self.channels), self._rules.spatial_dims)
         self._predictor = CasePredictor(network, inference["inferer"], Compose(steps), self.device)
         self._turn = threading.Lock()
 

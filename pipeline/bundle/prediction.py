@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.bundle.data_rules import data_rules
 from pipeline.bundle.headers import refuse_by_headers
 from pipeline.bundle.inference import Inference, run_section
 from pipeline.bundle.record import record_prediction
@@ -43,7 +44,8 @@ def predict(
         resume: keep the results in ``output`` that still hold, and make the others; False makes all of them again.
 
     Raises:
-        ConfigError: a result that would take the place of an image or a label.
+        ConfigError: a result that would take the place of an image or a label; a setting that no case could be
+            predicted with.
     """
     started = time.time()
     instead = {"output_dir": "the OUTPUT folder", "dataset_dir": "the INPUT", "checkpoint": "--weights FILE"}
@@ -56,16 +58,19 @@ def predict(
     require_folder(output)
     unlike = _unlike_training(refuse_by_headers(config, input, "report", labelled=False), inference.weights())
     items = inference["dataset#data"]
-    suffix = ".png" if config.get("spatial_dims", 3) == 2 else ".nii.gz"
+    asked = data_rules(config)
+    suffix = ".png" if asked.spatial_dims == 2 else ".nii.gz"
     _refuse_to_overwrite(items, Path(output), suffix)
     from pipeline.engines.cohort import predict_cohort
     from pipeline.engines.cohort_ledger import REMARKS
     from pipeline.engines.cohort_turns import turns
+    from pipeline.inference.fitting import require_window
 
     items = [item | {REMARKS: unlike.get(item["case_id"], [])} for item in items]
 
     run_section(inference.parser, "initialize")
     network, inferer, device = inference["network"], inference["inferer"], inference["device"]
+    require_window(inferer, network, len(asked.channels), asked.spatial_dims)
     processes = turns()
     record = {"bundle": inference.bundle_record(), "device": str(device), "processes": processes.world_size}
     record |= environment()  # looked at at the end: what is chosen while the cohort runs may still be added

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +32,8 @@ The data are not part of this bundle.
 """
 
 
-def bundle_yaml(plan: Plan, title: str, layout: str | None = None) -> str:
-    """The delta of the bundle, a comment per decision."""
+def bundle_yaml(plan: Plan, title: str, layout: str | None = None, settings: Mapping[str, Any] | None = None) -> str:
+    """The delta of the bundle, a comment per decision; ``settings`` of how files are read, as they were given."""
     reasons = plan.reasons
     lines = [
         f"# {title}: set up by `pipeline init` for {plan.made_for}.",
@@ -47,6 +47,8 @@ def bundle_yaml(plan: Plan, title: str, layout: str | None = None) -> str:
     ]
     if layout is not None:
         lines += _line("layout", layout, "named by --layout; null finds out")
+    for key, value in (settings or {}).items():
+        lines += _line(key, value, "taken on trust, as `pipeline init` was told")
     if plan.label_values:
         values = {str(index): value for index, value in plan.label_values.items()}
         lines += _line("label_values", values, reasons.get("label_values"))

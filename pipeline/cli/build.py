@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli import words
 from pipeline.errors import ConfigError
 
 EXAMPLES = """Examples:
@@ -14,6 +15,8 @@ EXAMPLES = """Examples:
 pipeline build bundles/stroke_perfusion_segmentation
 
 pipeline build --check
+
+pipeline build stroke_perfusion_segmentation --out my_bundle
 
 pipeline build hippocampus_mri_segmentation network=unet_plus_plus --out unet_plus_plus_configs
 
@@ -34,7 +37,12 @@ def command(
         bool, typer.Option("--check", help="Write nothing; fail where a generated file is missing or stale.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write a copy of the configs there; the bundle stays as it is.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Copy the bundle there, without its weights, to change its bundle.yaml; with network=NAME the JSON "
+            "configs alone.",
+        ),
     ] = None,
 ) -> None:
     """Write a bundle's complete JSON configs from the shared base and its own bundle.yaml."""
@@ -56,5 +64,10 @@ def command(
     for folder in folders:
         changed = build(folder, check=check, network=network, out=out).changed
         written = ", ".join(file.name for file in changed)
+        if out is not None and network is None and changed:
+            typer.echo(f"{folder.name}: copied to {out}, without weights")
+            typer.echo(f"Change: {out / 'configs' / 'bundle.yaml'}, and what metadata.json and docs say of it")
+            typer.echo(f"Then:   {words.typed('pipeline', 'train', out, '--data', 'DATASET')}")
+            continue
         where = f" to {out / 'configs'}" if out is not None else ""
         typer.echo(f"{folder.name}: {f'wrote {written}{where}' if changed else 'up to date'}")

@@ -17,6 +17,8 @@ pipeline check my_scans
 
 pipeline check my_scans --bundle stroke_perfusion_segmentation
 
+pipeline check my_scans volume=0 assume_orientation=RAS
+
 pipeline check my_scans --html check.html --json check.json
 
 Exit status: 0 every case can be used; 1 some are refused; 2 nothing could be checked.
@@ -25,6 +27,7 @@ Exit status: 0 every case can be used; 1 some are refused; 2 nothing could be ch
 
 def command(
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="A folder of scans, or a list of cases.")],
+    changes: words.Settings = None,
     bundle: Annotated[
         str | None, typer.Option(metavar="BUNDLE", help="Check for this bundle: its channels, classes and policies.")
     ] = None,
@@ -42,6 +45,7 @@ def command(
     Every voxel is read once; what is learned is kept in a cache folder (PIPELINE_CACHE), never in the dataset, so that
     the next check, and `pipeline init`, read only what has changed.
     """
+    changed = words.overrides(changes)
     from pipeline.bundle.check import check
     from pipeline.cli.check_table import show
     from pipeline.io.destination import require_file
@@ -51,11 +55,15 @@ def command(
         for file in filter(None, (html, json_file)):
             require_file(file)
         with keeps(kept), counted("cases") as count:
-            found = check(dataset, bundle, layout=layout, pseudonyms=pseudonyms, jobs=jobs, progress=count)
+            found = check(
+                dataset, bundle, layout=layout, pseudonyms=pseudonyms, jobs=jobs, progress=count, overrides=changed
+            )
         show(found, every)
-        setting = words.where_settings_go(case.refusal for case in found.fingerprint.cases if case.refusal)
-        if setting is not None:
-            typer.echo(setting)
+        refusals = (case.refusal for case in found.fingerprint.cases if case.refusal)
+        by = () if bundle is None else ("--bundle", bundle)
+        again = words.with_setting(refusals, "pipeline", "check", dataset, *by, *changed)
+        if again is not None:
+            typer.echo(f"{again}, and likewise with `pipeline init`, `train`, `evaluate` and `predict`")
         if json_file is not None:
             from pipeline.data.summary import write_json
 

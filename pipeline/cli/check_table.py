@@ -10,9 +10,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipeline.data.findings import SHARED_FROM, alike
+
 if TYPE_CHECKING:
     from pipeline.data.check import CaseLine, Check
     from pipeline.data.findings import Finding
+    from pipeline.data.fingerprint import DatasetFingerprint
 
 FEW = 25
 """Up to so many cases are all listed; of more, those with something to say."""
@@ -38,16 +41,36 @@ def show(check: Check, every: bool = False, console: Console | None = None) -> N
         heads = tuple(f"[bold]{head}[/bold]" for head in ("case", "image", "label", "verdict"))
         _print_rows(console, [heads, *(_row(line) for line in listed)])
     said = [(f.severity, f"{sentence(f, folder)}{_named(f.cases)}") for f in check.shared]
-    for line in lines:
-        own = [f for f in line.findings if f in check.findings]  # not what is said above, with many others
-        said += [(f.severity, f"{line.case_id}: {sentence(f, folder, line.case_id)}") for f in own]
+    of_cases = [f for line in lines for f in line.findings if f in check.findings]  # not what is said above
+    groups = alike(list(dict.fromkeys(of_cases)))
+    said += [(group[0].severity, text) for group in groups for text in _of_group(group, folder)]
     if said:
         console.print()
         order = list(_COLOURS)
         said.sort(key=lambda entry: order.index(entry[0]))  # stable: what concerns many first, then case by case
         _print_rows(console, [(_mark(severity), escape(text)) for severity, text in said])
+        if any(len(group) >= SHARED_FROM for group in groups):
+            console.print("[dim]What else is said of alike cases: --json FILE, or --html FILE[/dim]")
     console.print()
     console.print(verdict(check))
+
+
+def refused_lines(fingerprint: DatasetFingerprint) -> list[str]:
+    """Why cases can't be used, a line each; what many of them share, once."""
+    from pipeline.data.check import refused_once
+
+    folder = fingerprint.dataset_dir
+    found = refused_once(fingerprint)
+    return [sentence(one, folder) + (_named(one.cases) if len(one.cases) > 1 else "") for one in found]
+
+
+def _of_group(group: Sequence[Finding], folder: str) -> list[str]:
+    """What is said alike of several cases: a line each, or of the first alone where these are many."""
+    first, ids = group[0], list(dict.fromkeys(case_id for finding in group for case_id in finding.cases))
+    if len(group) < SHARED_FROM:
+        return [f"{', '.join(f.cases)}: {sentence(f, folder, f.cases[0])}" for f in group]
+    others = _named([case_id for case_id in ids if case_id not in first.cases]).replace("(", "(alike: ", 1)
+    return [f"{len(ids)} cases, such as {', '.join(first.cases)}: {sentence(first, folder, first.cases[0])}{others}"]
 
 
 def sentence(finding: Finding, folder: str, case_id: str | None = None) -> str:

@@ -17,6 +17,8 @@ pipeline init Task04_Hippocampus hippocampus_mri
 
 pipeline init my_scans stroke_ctp --channels cbf,cbv,mtt --classes 1=core,2=penumbra
 
+pipeline init my_series brain_mri volume=0 assume_orientation=RAS
+
 pipeline init my_scans liver_ct --budget 8h --memory 10 --dry-run
 
 Then: pipeline train hippocampus_mri --data Task04_Hippocampus
@@ -30,6 +32,7 @@ def command(
     bundle: Annotated[
         Path, typer.Argument(metavar="BUNDLE", help="The folder of the new bundle; its name is its own.")
     ],
+    changes: words.Settings = None,
     layout: words.Layout = None,
     channels: Annotated[
         str | None,
@@ -60,24 +63,31 @@ def command(
     names = None if channels is None else words.names(channels, "--channels")
     named = None if classes is None else words.classes(classes)
     budget_s = None if budget is None else words.seconds(budget)
+    changed = words.overrides(changes)
     from pipeline.bundle import create
+    from pipeline.bundle.data_rules import taken_on_trust
+    from pipeline.cli.check_table import refused_lines
     from pipeline.data import fingerprint_dataset
+    from pipeline.data.stack_rules import stack_rules
+
+    settings = taken_on_trust(changed)
 
     if not dry_run:
         create.require_writable(bundle, force)
     with keeps("nothing is written; what was read of the cases is kept, the same command goes on from there"):
-        description, reference = create.describe(dataset, names, layout)
+        description, reference = create.describe(dataset, names, layout, settings)
+        rules = stack_rules(description.channel_names, **settings)
         why = f" ({reference})" if reference else ""
         number = len(description.cases)
         typer.echo(f"{number} case{'s' if number != 1 else ''}; channels {', '.join(description.channel_names)}{why}")
         with counted("cases read") as count:
-            fingerprint = fingerprint_dataset(description, jobs, count)
-        for case in fingerprint.cases:
-            if case.refusal is not None:
-                typer.secho(f"refused: {case.refusal}", fg="yellow", err=True)
-        setting = words.where_settings_go(case.refusal for case in fingerprint.cases if case.refusal)
-        if setting is not None:
-            typer.secho(setting, fg="yellow", err=True)
+            fingerprint = fingerprint_dataset(description, jobs, count, rules=rules)
+        for line in refused_lines(fingerprint):
+            typer.secho(f"refused: {line}", fg="yellow", err=True)
+        refusals = (case.refusal for case in fingerprint.cases if case.refusal)
+        again = words.with_setting(refusals, "pipeline", "init", dataset, bundle, *changed)
+        if again is not None:
+            typer.secho(f"{again}; the bundle then says so, too", fg="yellow", err=True)
         typer.echo(
             "Measuring what a training step takes on this machine: two to four of them, a line each, in a minute or two"
             " where nothing else runs"
@@ -89,6 +99,7 @@ def command(
             budget_s=budget_s,
             classes=named,
             layout=layout,
+            settings=settings,
             force=force,
             dry_run=dry_run,
             progress=lambda sentence: typer.echo(f"measured: {sentence}"),

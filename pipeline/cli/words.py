@@ -51,6 +51,15 @@ Budget = Annotated[
 Jobs = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Cases read at once (default: one per core, at most 8).")
 ]
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="How files are read that do not say all they should: volume=0 (of a 4D series), assume_orientation=RAS, "
+        "trust=sform, non_finite=zero, missing_channels=zero, spacing_limits_mm, colour=grey.",
+        show_default=False,
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
@@ -152,20 +161,14 @@ def classes(text: str) -> dict[int, str]:
     return found
 
 
-def where_settings_go(refusals: Iterable[str]) -> str | None:
-    """Where to write a setting that refusals name, in commands that take no ``KEY=VALUE``; None where none is named.
+def with_setting(refusals: Iterable[str], *command: str | Path) -> str | None:
+    """The command to type where refusals name a setting that would take the cases as they are; None where none does.
 
-    >>> print(where_settings_go(["found an image in colour; to fix it: save it in grey, or: colour=grey"])[:67])
-    colour=grey goes into a bundle's configs/bundle.yaml (colour: grey)
+    >>> with_setting(["found an image in colour; to fix it: save it, or: colour=grey"], "pipeline", "check", "a")
+    'To take them so, add colour=grey: pipeline check a colour=grey'
     """
     from pipeline.io.policy import ReadPolicy
 
     keys = "|".join(field.name for field in fields(ReadPolicy))
-    named = re.search(rf"to fix it: .*\b(({keys})=(\w+))", "\n".join(refusals))
-    if named is None:
-        return None
-    setting, key, value = named.groups()
-    return (
-        f"{setting} goes into a bundle's configs/bundle.yaml ({key}: {value}), and `pipeline check --bundle BUNDLE` "
-        "goes by it; or, as it is, to the end of `pipeline train`, `evaluate` and `predict`"
-    )
+    named = re.search(rf"to fix it: .*\b((?:{keys})=\w+)", "\n".join(refusals))
+    return None if named is None else f"To take them so, add {named[1]}: {typed(*command, named[1])}"

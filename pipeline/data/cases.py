@@ -16,15 +16,14 @@ from os import PathLike
 from pathlib import Path
 
 from pipeline.data.complete import complete_entries, problem_text, refuse_odd_ids
-from pipeline.data.layouts import SUFFIXES, Entry, Listing, Recognised, recognise
+from pipeline.data.layouts import SUFFIXES, Entry, Listing, Recognised, part_of_a_dataset, recognise
 from pipeline.data.layouts.other_formats import other_format
 from pipeline.data.pseudonyms import Pseudonyms
+from pipeline.data.said import say_once
 from pipeline.data.sections import each_section
 from pipeline.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
-
-_said: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -93,14 +92,14 @@ def describe_dataset(
         ConfigError: an unknown layout, or a channel twice.
     """
     root, names = _checked(dataset_dir, channels, spatial_dims)
-    found = recognise(root, names, layout, spatial_dims)
+    found = _recognised(root, names, layout, spatial_dims, labelled=True)
     listing = found.listing
     _refuse_unusable_labels(listing, root)
     if listing.problems:
-        _say_once(logging.WARNING, problem_text(listing.problems))
+        say_once(logger, logging.WARNING, problem_text(listing.problems))
     cases = _cases(listing, listing.entries, root, require_label=False, keep_incomplete=True, spatial_dims=spatial_dims)
     if say and found.left_out:
-        _say_once(logging.WARNING, f"{root}: {found.left_out}", root)
+        say_once(logger, logging.WARNING, f"{root}: {found.left_out}", root)
     description = DatasetDescription(
         found.layout, found.why, listing.channel_names, listing.classes, tuple(cases), root, _announcement(root, found)
     )
@@ -109,7 +108,7 @@ def describe_dataset(
 
 def announced(description: DatasetDescription) -> DatasetDescription:
     """The same, once its layout and channels are said in the log; once per process."""
-    _say_once(logging.INFO, description.announcement, description.dataset_dir)
+    say_once(logger, logging.INFO, description.announcement, description.dataset_dir)
     return description
 
 
@@ -145,7 +144,8 @@ def find_cases(
         ConfigError: an unknown layout, or no channel.
     """
     root, names = _checked(dataset_dir, channels, spatial_dims)
-    found = _listed(root, names, layout, spatial_dims, name_files=pseudonyms is None)
+    found = _recognised(root, names, layout, spatial_dims, labelled=require_label)
+    _say(root, found, name_files=pseudonyms is None)
     listing, entries = found.listing, found.listing.entries
     if require_label:
         _refuse_unusable_labels(listing, root)
@@ -158,7 +158,7 @@ def find_cases(
             fix="copy what is missing, or take these entries out",
         )
     if listing.problems:
-        _say_once(logging.WARNING, problem_text(listing.problems))
+        say_once(logger, logging.WARNING, problem_text(listing.problems))
     refuse_odd_ids(entries, root)
     if patients:
         entries = [replace(entry, patient=patients.get(entry.case_id, entry.patient)) for entry in entries]
@@ -191,28 +191,36 @@ def _checked(
     return root, names
 
 
-def _listed(
-    root: Path, channels: Sequence[str] | None, layout: str | None, spatial_dims: int, name_files: bool = True
+def _recognised(
+    root: Path, channels: Sequence[str] | None, layout: str | None, spatial_dims: int, labelled: bool
 ) -> Recognised:
-    """The dataset by its layout, said once per process; ``name_files``: reasons may name a file (and so a patient)."""
-    found = recognise(root, channels, layout, spatial_dims)
-    _say_once(logging.INFO, _announcement(root, found, name_files), root)
-    if found.left_out:
-        _say_once(logging.WARNING, f"{root}: {found.left_out}", root)
+    """The dataset by its layout; of a folder that is a part of one, and no dataset by itself, it is said which.
+
+    Args:
+        labelled: whether images without their labels are of no use.
+    """
+    part = part_of_a_dataset(root) if layout is None else None
+    try:
+        found = recognise(root, channels, layout, spatial_dims)
+    except DataError as error:
+        raise part or error from None
+    entries = found.listing.entries
+    labelled = labelled or root.resolve().name.startswith("labels")  # which nobody means to predict
+    if part and (not entries or (labelled and not any(entry.labels for entry in entries))):
+        raise part
     return found
+
+
+def _say(root: Path, found: Recognised, name_files: bool = True) -> None:
+    """How a dataset lies on disk; ``name_files``: reasons may name a file (and so a patient)."""
+    say_once(logger, logging.INFO, _announcement(root, found, name_files), root)
+    if found.left_out:
+        say_once(logger, logging.WARNING, f"{root}: {found.left_out}", root)
 
 
 def _announcement(root: Path, found: Recognised, name_files: bool = True) -> str:
     text = f"{root}: layout {found.layout}, channels {', '.join(found.listing.channel_names)}"
     return "; ".join([f"{text}: {found.why}", *found.listing.notes]) if name_files else text
-
-
-def _say_once(level: int, text: str, root: Path | None = None) -> None:
-    """Once per process; of a dataset that is named in two ways, by the name that came first."""
-    key = text if root is None else f"{root.resolve()}{text.removeprefix(str(root))}"
-    if key not in _said:
-        _said.add(key)
-        logger.log(level, "%s", text)
 
 
 def _cases(

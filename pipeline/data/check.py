@@ -149,6 +149,12 @@ def judge(dataset: DatasetFingerprint) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=lambda finding: (SEVERITIES.index(finding.severity), -len(finding.cases))))
 
 
+def refused_once(dataset: DatasetFingerprint) -> list[Finding]:
+    """Why cases can't be used; what many of them share, once."""
+    reasons = [reason for case in dataset.cases for reason in _refusals(case)]
+    return said_once(reasons, len(dataset.cases), dataset.channel_names)
+
+
 def _refusals(case: CaseFingerprint) -> list[Finding]:
     return [Finding(REFUSED, "unusable", reason, (case.case_id,)) for reason in (case.refusal or "").splitlines()]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.data.layouts import Entry
 from pipeline.data.layouts.names import LABEL_NAMES
+from pipeline.data.said import say_once
 from pipeline.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,8 @@ def complete_entries(
         if missing and not keep_incomplete:
             problems.append(f"{entry.case_id}: {entry.problem or 'no ' + ', '.join(missing)}")
         if twice and keep_incomplete:
-            logger.warning("case %s has several files for %s: neither is taken", entry.case_id, ", ".join(twice))
+            text = f"case {entry.case_id} has several files for {', '.join(twice)}: neither is taken"
+            say_once(logger, logging.WARNING, text, root)
             entry = replace(entry, image={name: paths for name, paths in entry.image.items() if name not in twice})
             twice = []
         if twice or (require_label and len(entry.labels) > 1):
@@ -69,10 +71,11 @@ def complete_entries(
         have = (
             "1 case has no label and is" if len(unlabelled) == 1 else f"{len(unlabelled)} cases have no label and are"
         )
-        logger.warning("%s left out: %s", have, ", ".join(sorted(unlabelled)))
+        say_once(logger, logging.WARNING, f"{have} left out: {', '.join(sorted(unlabelled))}", root)
     if unclear:
         have = "1 case has" if len(unclear) == 1 else f"{len(unclear)} cases have"
-        logger.warning("%s several files for the label: none is taken, such as %s", have, unclear[0])
+        text = f"{have} several files for the label: none is taken, such as {unclear[0]}"
+        say_once(logger, logging.WARNING, text, root)
     return kept
 
 

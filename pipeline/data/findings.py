@@ -44,24 +44,30 @@ def said_once(findings: Sequence[Finding], cases: int, channels: Sequence[str] =
         cases: of the whole dataset; what all of them share is said once even where they are few.
         channels: names with which a sentence may begin ("cbf: ...").
     """
-    groups: dict[tuple[str, str, str], list[Finding]] = defaultdict(list)
-    for finding in findings:
-        text = re.sub(r"^case .*?: found ", "", _split(finding.found, channels)[1])
-        groups[finding.severity, finding.topic, re.sub(r"[-+]?\d[\d.x%e+-]*", "#", text)].append(finding)
     result = []
-    for group in groups.values():
+    for group in alike(findings, channels):
         ids = tuple(dict.fromkeys(case for finding in group for case in finding.cases))
         if len(group) == 1 or not (len(ids) >= SHARED_FROM or len(ids) == cases):
             result += group
             continue
         split = [_split(finding.found, channels) for finding in group]
         names = ", ".join(dict.fromkeys(name for name, _ in split if name))
-        alike = len({text for _, text in split}) == 1
-        text = f"{names}: {split[0][1]}" if alike and names else group[0].found
-        if not alike:
+        same = len({text for _, text in split}) == 1
+        text = f"{names}: {split[0][1]}" if same and names else group[0].found
+        if not same:
             text = f"{text} (for example; of the others alike)"
         result.append(Finding(group[0].severity, group[0].topic, text, ids))
     return result
+
+
+def alike(findings: Sequence[Finding], channels: Sequence[str] = ()) -> list[list[Finding]]:
+    """The findings, in their order, those together that differ in numbers, cases and ``channels`` alone."""
+    groups: dict[tuple[str, ...], list[Finding]] = defaultdict(list)
+    for finding in findings:
+        text = re.sub(r"^case .*?: found ", "", _split(finding.found, channels)[1])
+        text = re.sub(r"[-+]?\d[\d.x%e+-]*", "#", text)
+        groups[finding.severity, finding.topic, text, finding.expected].append(finding)
+    return list(groups.values())
 
 
 def _split(text: str, channels: Sequence[str]) -> tuple[str, str]:

@@ -43,6 +43,8 @@ class StackRules:
                 f"label_holds='instances' with classes {self.labels} and label_values {dict(self.label_values)}",
                 expected="one class, which all objects are of, and no label_values",
             )
+        for channel in self.volumes:
+            self.policy_of(channel)
 
     def policy_of(self, channel: str) -> ReadPolicy:
         """How the file of one channel is read."""
@@ -81,6 +83,9 @@ def stack_rules(
     unknown = [name for name in volumes if name not in channels]
     if unknown:
         raise ConfigError(f"volume of {', '.join(unknown)}", expected=f"channels out of {', '.join(channels)}")
+    limits = spacing_limits_mm
+    if not isinstance(limits, list | tuple) or [isinstance(limit, int | float) for limit in limits] != [True, True]:
+        raise ConfigError(f"spacing_limits_mm={limits}", expected="two sides in mm, such as [0.01, 30]")
     return StackRules(
         labels=None if labels is None else tuple(int(label) for label in labels),
         label_values=values,
@@ -92,7 +97,7 @@ def stack_rules(
             assume_orientation=assume_orientation,
             trust=trust,
             volume=None if isinstance(volume, Mapping) else volume,
-            spacing_limits_mm=(float(spacing_limits_mm[0]), float(spacing_limits_mm[1])),
+            spacing_limits_mm=(float(limits[0]), float(limits[1])),
             colour=colour,
         ),
         volumes=volumes,

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
 from monai.utils import fall_back_tuple
+from torch.func import functional_call
 
 from pipeline.errors import ConfigError
 from pipeline.inference.margin import output_margin, total_stride, window_around
 from pipeline.inference.padding import pad
 from pipeline.inference.placement import Box, Placement, tile_starts, window_starts
+
+logger = logging.getLogger(__name__)
 
 
 def fitted(
@@ -47,6 +52,36 @@ def fitted(
         starts = window_starts([n + m for n, m in zip(size, missing, strict=True)], window, overlap)
     placement = Placement(tuple(window), tile, starts, inside)
     return placement, pad(images, widths, padding_mode, cval)
+
+
+def require_window(inferer: Any, network: torch.nn.Module, in_channels: int, spatial_dims: int) -> None:
+    """Refuse settings of windows that no case could be predicted with, before any case is read.
+
+    The network runs once on torch's meta device, where nothing is computed: whether it takes a window it says by its
+    size. An axis that is left open depends on the case; what does not run there is left to the first case.
+
+    Args:
+        inferer: one with a ``roi_size``, or another, of which nothing is known.
+
+    Raises:
+        ConfigError: a window that the network does not take, or not one entry per axis.
+    """
+    if not hasattr(inferer, "roi_size"):
+        return
+    window = per_axis("roi_size", inferer.roi_size, spatial_dims)
+    per_axis("overlap", inferer.overlap, spatial_dims)
+    if any(n is None or n <= 0 for n in window):
+        return
+    require("roi_size", list(window), all(isinstance(n, int) for n in window), "whole numbers of voxels")
+    tensors = chain(network.named_parameters(), network.named_buffers())
+    on_meta = {name: tensor.detach().to("meta") for name, tensor in tensors}
+    try:
+        with torch.no_grad():
+            functional_call(network, on_meta, torch.empty(1, in_channels, *window, device="meta"))
+    except ConfigError:
+        raise
+    except Exception as error:  # of an operation that needs values, or of another's network: it is not known
+        logger.debug("a window of %s is not tried beforehand: %s", window, error)
 
 
 def per_axis(name: str, value: Any, spatial_dims: int) -> tuple:

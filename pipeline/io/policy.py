@@ -37,10 +37,10 @@ class ReadPolicy:
             raise ConfigError(f"trust={self.trust!r}", expected="qform, sform, or none of them")
         axes = {"L": 0, "R": 0, "P": 1, "A": 1, "I": 2, "S": 2}
         codes = self.assume_orientation
-        if codes is not None and sorted(axes.get(code, -1) for code in codes) != [0, 1, 2]:
+        if codes is not None and sorted(axes.get(code, -1) for code in str(codes)) != [0, 1, 2]:
             raise ConfigError(f"assume_orientation={codes!r}", expected="three axis codes, such as RAS or LPS")
-        if self.volume is not None and self.volume < 0:
-            raise ConfigError(f"volume={self.volume}", expected="0 or more")
+        if self.volume is not None and (type(self.volume) is not int or self.volume < 0):
+            raise ConfigError(f"volume={self.volume}", expected="a whole number from 0, or one per channel")
         low, high = self.spacing_limits_mm
         if not 0 < low < high:
             raise ConfigError(f"spacing_limits_mm={self.spacing_limits_mm}", expected="two sides, the smaller first")

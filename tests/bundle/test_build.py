@@ -282,6 +282,32 @@ def test_a_copy_can_be_built_of_another_network_and_the_bundles_own_files_cannot
     assert build(bundle, network="residual", out=out, configs=configs).changed == ()
 
 
+def test_a_copy_is_a_bundle_to_be_changed_without_the_weights(bundle, configs, tmp_path):
+    for name in ("LICENSE", "docs/README.md", "docs/data_license.txt", "models/model.pt"):
+        (bundle / name).parent.mkdir(exist_ok=True)
+        (bundle / name).write_text(name)
+    mine = tmp_path / "mine"
+    build(bundle, out=mine, configs=configs)
+    names = {file.relative_to(mine).as_posix() for file in mine.rglob("*") if file.is_file()}
+    own = {"configs/bundle.yaml", "configs/metadata.json", "LICENSE", "docs/README.md", "docs/data_license.txt"}
+    assert names == {*own, *(f"configs/{kind}.json" for kind in KINDS)}
+    assert "FILL IN" in (mine / "docs" / "data_license.txt").read_text()  # its data are others
+    delta = mine / "configs" / "bundle.yaml"
+    delta.write_text(delta.read_text().replace("learning_rate: 2.0e-3", "learning_rate: 0.25"))
+    assert resolve(mine, "train", configs=configs)["learning_rate"] == 0.25
+    assert mine / "configs" / "train.json" in build(mine, configs=configs).changed
+    with pytest.raises(BundleError, match="another bundle"):
+        build(bundle, out=mine, configs=configs)
+
+
+def test_a_copy_is_not_mixed_with_what_lies_there(bundle, configs, tmp_path):
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "LICENSE").write_text("mine")
+    with pytest.raises(BundleError, match="expected a new or empty folder"):
+        build(bundle, out=tmp_path / "project", configs=configs)
+    assert [path.name for path in (tmp_path / "project").iterdir()] == ["LICENSE"]
+
+
 @pytest.mark.parametrize("own", ["configs/bundle.yaml", "models/model.pt"])
 def test_a_copy_takes_no_place_of_another_bundle_or_a_run(bundle, configs, tmp_path, own):
     mine = tmp_path / "mine"

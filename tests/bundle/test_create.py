@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.bundle import build, run, verify
+from pipeline.bundle import build, resolve, run, verify
 from pipeline.bundle.create import create, describe, require_writable
+from pipeline.bundle.data_rules import data_rules
 from pipeline.bundle.strict_yaml import parse
 from pipeline.data import describe_on_best_grid, fingerprint_dataset
 from pipeline.data.phantom_dataset import write_dataset
@@ -76,6 +77,17 @@ def test_a_dry_run_writes_nothing(fingerprint, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_how_the_files_are_read_stands_in_the_bundle(fingerprint, tmp_path):
+    settings = {"volume": {"cbf": 1}, "assume_orientation": "RAS"}
+    made = create(
+        fingerprint, tmp_path / "series", memory_gb=4, settings=settings, instruments=Machine(1e8).instruments
+    )
+    assert "volume: {cbf: 1}" in made.yaml
+    policy = data_rules(resolve(made.folder, "inference")).stack
+    assert (policy.policy_of("cbf").volume, policy.policy_of("mtt").volume) == (1, None)
+    assert policy.policy.assume_orientation == "RAS"
+
+
 def test_the_same_dataset_and_machine_make_the_same_bundle(fingerprint, bundle, tmp_path):
     create(fingerprint, tmp_path / bundle.name, memory_gb=4, instruments=Machine(1e8).instruments)
     files = [path.relative_to(bundle) for path in bundle.rglob("*") if path.is_file()]
@@ -131,5 +143,5 @@ def test_without_labels_it_is_refused_before_a_voxel_is_read(tmp_path):
 def test_sections_are_refused_in_words(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").write_bytes(b"never read")
-    with pytest.raises(DataError, match=r"sections \(PNG, TIFF\).*bundles/membrane_em.*nuclei_micro.*build"):
+    with pytest.raises(DataError, match=r"sections \(PNG, TIFF\).*build membrane_em_\w+ --out.*nuclei_micro"):
         describe(tmp_path)

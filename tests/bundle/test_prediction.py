@@ -3,11 +3,18 @@
 import numpy as np
 import pytest
 
-from pipeline.bundle import find_bundle
-from pipeline.bundle.prediction import _refuse_to_overwrite, _unlike_training
+from pipeline.bundle import find_bundle, shipped_bundles
+from pipeline.bundle.data_rules import data_rules
+from pipeline.bundle.inference import Inference
+from pipeline.bundle.load import load_bundle
+from pipeline.bundle.prediction import _refuse_to_overwrite, _unlike_training, predict
 from pipeline.data.fingerprint import CaseFingerprint
 from pipeline.errors import ConfigError
 from pipeline.geometry import Grid
+from pipeline.inference import SlidingWindowInferer
+from pipeline.inference.fitting import require_window
+from pipeline.io import write_volume
+from pipeline.networks import UNet
 
 
 def test_a_result_never_takes_the_place_of_an_input_and_a_link_to_itself_is_no_obstacle(tmp_path):
@@ -22,6 +29,48 @@ def test_a_result_never_takes_the_place_of_an_input_and_a_link_to_itself_is_no_o
         _refuse_to_overwrite(items, tmp_path, ".nii.gz")
     with pytest.raises(ConfigError, match=r"take the place of a\.nii\.gz"):
         _refuse_to_overwrite(items[1:], tmp_path, ".nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("patch_size=[30,30,30]", "use a patch or window of 24 x 24 x 24 or 32 x 32 x 32"),
+        ("patch_size=[8,8,8]", "one voxel at the network's deepest level"),
+        ("patch_size=[24.5,24,24]", "whole numbers of voxels"),
+        ("overlap=[0.5,0.5]", "3 entries for 3D inputs"),
+    ],
+)
+def test_windows_that_fit_no_case_are_refused_once_before_the_first(tmp_path, setting, said):
+    grid = Grid((20, 24, 18), np.eye(4))
+    for name in ("a", "b"):
+        write_volume(tmp_path / "scans" / f"{name}.nii.gz", np.random.default_rng(0).random(grid.shape, "f4"), grid)
+    with pytest.raises(ConfigError, match=said) as refused:
+        predict("hippocampus_mri_segmentation", tmp_path / "scans", tmp_path / "out", overrides=[setting])
+    assert refused.value.case is None
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ConfigError, match=said):
+        load_bundle("hippocampus_mri_segmentation", overrides=[setting])
+
+
+def test_a_window_of_a_size_left_open_is_the_cases(tmp_path):
+    network = UNet(3, 1, 2, channels=(2, 4))
+    for window in ((None, 8, 8), (8, 8, 8), 0):
+        require_window(SlidingWindowInferer(window), network, 1, 3)
+    with pytest.raises(ConfigError, match="7 x 8 x 8"):
+        require_window(SlidingWindowInferer((7, 8, 8)), network, 1, 3)
+    assert {parameter.device.type for parameter in network.parameters()} == {"cpu"}
+
+
+@pytest.mark.parametrize("name", sorted(folder.name for folder in shipped_bundles().iterdir()))
+def test_the_window_of_a_shipped_bundle_fits_its_network(name):
+    inference = Inference(name)
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser(inference.config)
+    parser.parse()
+    network = parser.get_parsed_content("network_def").eval()
+    asked = data_rules(inference.config)
+    require_window(inference["inferer"], network, len(asked.channels), asked.spatial_dims)
 
 
 def test_a_scan_unlike_the_training_cases_is_said_to_be_so(caplog):

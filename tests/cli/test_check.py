@@ -59,7 +59,46 @@ def test_a_setting_that_a_refusal_names_is_said_where_it_goes(scans, tmp_path):
     nib.save(series, scans / "sub-1" / "cbv.nii.gz")
     result = check(tmp_path, scans)
     assert result.exit_code == 1
-    assert "volume=0 goes into a bundle's configs/bundle.yaml (volume: 0)" in result.stdout
+    assert f"To take them so, add volume=0: pipeline check {scans} volume=0, and likewise" in result.stdout
+    taken = check(tmp_path, scans, "volume=0")
+    assert taken.exit_code == 0
+    assert "sub-1: cbv: a series: volume 0 of 0 to 1 is taken" in taken.stdout
+    by_bundle = check(tmp_path, scans, "--bundle", "stroke_perfusion_segmentation", "volume={cbv: 1}")
+    assert "sub-1: cbv: a series: volume 1 of 0 to 1 is taken" in by_bundle.stdout
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("volum=0", "(nearest: volume); expected what concerns how files are read: non_finite, "),
+        ("patch_size=[8,8,8]", "to fix it: other settings go to the end of `pipeline train`"),
+        ("volume=first", "volume=first; expected a whole number from 0"),
+        ("volume={t9: 0}", "volume of t9; expected channels out of cbf, cbv, mtt"),
+        ("assume_orientation=7", "expected three axis codes"),
+        ("spacing_limits_mm=30", "expected two sides in mm"),
+    ],
+)
+def test_a_setting_that_says_nothing_of_files_is_refused(scans, tmp_path, setting, said):
+    result = check(tmp_path, scans, setting)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_what_is_alike_of_many_cases_is_said_once_and_each_is_in_the_file(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        grid = Grid((12, 12, 8), np.diag([2.0, 2.0, 2.0 + number / 100, 1.0]) if number < 5 else np.eye(4))
+        write_volume(tmp_path / "scans" / f"sub-{number:02d}_t1.nii", rng.random(grid.shape, np.float32), grid)
+    result = check(tmp_path, tmp_path / "scans", "--json", tmp_path / "check.json")
+    text = " ".join(result.stdout.split())
+    assert text.count("voxel size 2x2") == 1
+    assert "5 cases, such as sub-00: t1: voxel size 2x2x2 mm; expected 1x1x1 mm (median) → check the header " in text
+    assert "(alike: sub-01, sub-02, sub-03, sub-04)" in text
+    assert "30 cases: 25 clean, 5 with warnings" in text
+    found = json.loads((tmp_path / "check.json").read_text(encoding="utf-8"))["findings"]
+    sizes = [one["found"] for one in found if "voxel size" in one["found"]]
+    assert len(sizes) == 5
+    assert [size for size in sizes if "2x2x2.04" in size]
 
 
 def test_a_bundle_asks_for_its_own_classes(scans, tmp_path):

@@ -21,7 +21,7 @@ def init(monkeypatch):
     calls: dict = {}
 
     def run(*words: str, refused: str | None = None, refuse_place: Exception | None = None):
-        cases = [SimpleNamespace(refusal=refused), SimpleNamespace(refusal=None)]
+        cases = [SimpleNamespace(case_id=name, refusal=why) for name, why in (("a", refused), ("b", None))]
         usable = [case for case in cases if case.refusal is None]
 
         def create(fingerprint, folder, **given):
@@ -33,19 +33,19 @@ def init(monkeypatch):
             if refuse_place:
                 raise refuse_place
 
-        def describe(dataset, channels=None, layout=None):
+        def describe(dataset, channels=None, layout=None, settings=None):
             calls.update(channels=channels, layout=layout)
             return description, "ct is best"
+
+        def fingerprint_dataset(description, jobs, progress, rules):
+            calls.update(rules=rules)
+            names = description.channel_names
+            return SimpleNamespace(cases=cases, usable=usable, dataset_dir="scans", channel_names=names)
 
         monkeypatch.setattr(pipeline.bundle.create, "create", create)
         monkeypatch.setattr(pipeline.bundle.create, "require_writable", require_writable)
         monkeypatch.setattr(pipeline.bundle.create, "describe", describe)
-        monkeypatch.setattr(
-            pipeline.data,
-            "fingerprint_dataset",
-            lambda description, jobs, progress: SimpleNamespace(cases=cases, usable=usable),
-            raising=False,
-        )
+        monkeypatch.setattr(pipeline.data, "fingerprint_dataset", fingerprint_dataset, raising=False)
         return CliRunner().invoke(app, ["init", *words], prog_name="pipeline"), calls
 
     return run
@@ -87,6 +87,20 @@ def test_refused_cases_are_named_and_end_with_3(init):
     assert "refused: case a, file a.nii.gz: found 2 NaN voxels" in result.output
 
 
+def test_how_files_are_read_is_handed_to_the_reading_and_to_the_bundle(init):
+    result, calls = init("scans", "mine", "volume=1", "assume_orientation=RAS")
+    assert result.exit_code == 0, result.output
+    assert calls["settings"] == {"volume": 1, "assume_orientation": "RAS"}
+    assert (calls["rules"].policy.volume, calls["rules"].policy.assume_orientation) == (1, "RAS")
+
+
+def test_a_refusal_that_names_a_setting_is_followed_by_what_to_type(init):
+    refused = "case a, file a.nii.gz: found a 4D series; to fix it: name it: volume=0 is the first"
+    result, _ = init("scans", "mine", "trust=sform", refused=refused)
+    typed = "pipeline init scans mine trust=sform volume=0"
+    assert f"To take them so, add volume=0: {typed}; the bundle then says so, too" in result.output
+
+
 def test_a_place_that_is_taken_is_refused_before_any_work(init):
     result, calls = init("scans", "mine", refuse_place=BundleError("a bundle", file="mine", fix="--force"))
     assert result.exit_code == 2
@@ -103,6 +117,7 @@ def test_a_place_that_is_taken_is_refused_before_any_work(init):
         ["--channels", "ct,CT"],
         ["--budget", "20"],
         ["--memory", "0"],
+        ["patch_size=[8,8,8]"],
     ],
 )
 def test_wrong_words_end_with_2(init, words):

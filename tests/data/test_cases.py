@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -175,6 +176,21 @@ def test_labels_are_needed_for_training_not_for_prediction(tmp_path):
     assert sorted(parts) == ["p1", "p3"]  # p2 is left out, and said so
     with pytest.raises(DataError, match="p2: no label"):
         find_cases(tmp_path, ["mri"])
+
+
+def test_what_is_left_out_is_said_once_however_often_the_dataset_is_listed(tmp_path, monkeypatch, caplog):
+    names = [f"p{n}/{name}.nii.gz" for n in range(4) for name in ("mri", "label")]
+    touch(tmp_path / "scans", *names[:-1])
+    os.symlink("gone", tmp_path / "scans" / "p0" / "lost.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    find_cases("scans", ["mri"], keep_incomplete=True)
+    for part in ("train", "validate"):  # by its whole path, as a run has it
+        data_list(tmp_path / "scans", ["mri"], part)
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said == [
+        "1 links lead nowhere, such as scans/p0/lost.nii.gz: fetch the files first",
+        "1 case has no label and is left out: p3",
+    ]
 
 
 def test_weights_know_their_cases_by_content_and_by_patient(tmp_path):

@@ -410,6 +410,42 @@ def test_images_of_a_kind_that_is_not_read_are_said_to_be_left_out(tmp_path, cap
     assert not [record for record in caplog.records if record.levelno == logging.WARNING]
 
 
+@pytest.mark.parametrize("part", ["imagesTr", "imagesTs", "labelsTr"])
+@pytest.mark.parametrize("beside", ["dataset.json", None])
+def test_a_part_of_a_dataset_is_not_taken_for_one_and_the_dataset_is_named(tmp_path, part, beside):
+    touch(tmp_path, *(f"{folder}/{case}.nii.gz" for folder in ("imagesTr", "labelsTr") for case in "ab"))
+    touch(tmp_path, "imagesTs/c.nii.gz", "labelsTs/c.nii.gz")
+    if beside:
+        entries = [{"image": f"imagesTr/{case}.nii.gz", "label": f"labelsTr/{case}.nii.gz"} for case in "ab"]
+        (tmp_path / beside).write_text(json.dumps({"modality": {"0": "mri"}, "training": entries}))
+    said = rf"found only the (images|labels) of a dataset; .*give {tmp_path}; or.*--layout folders"
+    with pytest.raises(DataError, match=said):
+        describe_dataset(tmp_path / part)
+    with pytest.raises(DataError, match=said):
+        find_cases(tmp_path / part, ["mri"])
+    assert len(describe_dataset(tmp_path / part, layout="folders").cases) == (1 if part == "imagesTs" else 2)
+    if part.startswith("images"):  # to be predicted, images are enough
+        assert find_cases(tmp_path / part, ["mri"], require_label=False)
+    else:
+        with pytest.raises(DataError, match=said):
+            find_cases(tmp_path / part, ["mri"], require_label=False)
+
+
+def test_numbered_channels_in_a_part_of_a_dataset_lead_to_the_dataset(tmp_path):
+    touch(tmp_path, *(f"imagesTr/{case}_000{n}.nii.gz" for case in "abc" for n in (0, 1)))
+    touch(tmp_path, *(f"labelsTr/{case}.nii.gz" for case in "abc"))
+    names = {"channel_names": {"0": "flair", "1": "t1"}, "labels": {"background": 0, "lesion": 1}}
+    (tmp_path / "dataset.json").write_text(json.dumps(names))
+    for channels in (["flair", "t1"], ["flair"]):
+        with pytest.raises(DataError, match=f"give {tmp_path}"):
+            find_cases(tmp_path / "imagesTr", channels, require_label=len(channels) == 1)
+
+
+def test_a_folder_images_with_labels_in_it_is_a_dataset(tmp_path):
+    touch(tmp_path, "labels/other.nii.gz", *(f"images/p{n}/{name}.nii.gz" for n in (1, 2) for name in ("ct", "label")))
+    assert len(find_cases(tmp_path / "images", ["ct"])) == 2
+
+
 def test_labels_without_an_image_are_said(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     touch(tmp_path, "images/a.png", "images/b.jpg", "labels/a.png", "labels/b.png")

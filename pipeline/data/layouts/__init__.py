@@ -91,6 +91,21 @@ def recognise(root: Path, channels: Sequence[str] | None, layout: str | None, sp
     return Recognised(name, why, listing, "" if named else folder.left_out)
 
 
+def part_of_a_dataset(root: Path) -> DataError | None:
+    """What to say of a folder that is only the images, or only the labels, of the dataset above it; None of another."""
+    name, parent = root.resolve().name, root.resolve().parent
+    pairs = (*images_labels.PAIRS, *nnunet.PARTS.items())
+    beside = {own: other for pair in pairs for own, other in (pair, pair[::-1])}
+    if name not in beside or not any((parent / one).exists() for one in (beside[name], decathlon.FILE)):
+        return None
+    return DataError(
+        f"only the {'labels' if name.startswith('labels') else 'images'} of a dataset",
+        file=root,
+        expected="its folder, in which images and labels lie",
+        fix=f"give {parent}; or, for these files alone, say --layout folders",
+    )
+
+
 def _recognise_file(path: Path, channels: Sequence[str] | None, layout: str | None, spatial_dims: int) -> Recognised:
     if path.suffix.lower() in table.SUFFIXES and layout in (None, "list"):
         return Recognised("list", "a list of cases", table.listing_of(path, channels))
@@ -105,4 +120,14 @@ def _recognise_file(path: Path, channels: Sequence[str] | None, layout: str | No
     return Recognised("file", "a single image", Listing((channel,), [Entry(stem, {channel: [path]})]))
 
 
-__all__ = ["LAYOUTS", "SUFFIXES", "Entry", "Folder", "Layout", "Listing", "Recognised", "recognise"]
+__all__ = [
+    "LAYOUTS",
+    "SUFFIXES",
+    "Entry",
+    "Folder",
+    "Layout",
+    "Listing",
+    "Recognised",
+    "part_of_a_dataset",
+    "recognise",
+]

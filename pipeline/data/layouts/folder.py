@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pipeline.data.layouts.other_formats import OTHER_FORMATS
+from pipeline.data.said import say_once
 from pipeline.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -128,7 +129,8 @@ class Folder:
                 with os.scandir(path) as scan:
                     entries = [entry for entry in scan if not entry.name.startswith(".")]
             except OSError as error:
-                logger.warning("%s can't be read (%s): nothing in it is taken", path, error.strerror)
+                text = f"{path} can't be read ({error.strerror}): nothing in it is taken"
+                say_once(logger, logging.WARNING, text, self.root)
                 self.unread[folders] = (error.strerror or type(error).__name__).lower()
                 continue
             for entry in entries:
@@ -150,7 +152,8 @@ class Folder:
                     if not os.path.exists(entry.path):
                         dangling.append(entry.path)
         if dangling:
-            logger.warning("%d links lead nowhere, such as %s: fetch the files first", len(dangling), min(dangling))
+            text = f"{len(dangling)} links lead nowhere, such as {min(dangling)}: fetch the files first"
+            say_once(logger, logging.WARNING, text, self.root)
         # `t1.nii.gz/t1.nii.gz`, as some archives are unpacked, is a folder like any other
         found += [one for one in named if not any(one.path in file.path.parents for file in found)]
         return tuple(sorted(found, key=lambda file: (file.folders, file.stem, file.path.name)))
