@@ -2,7 +2,7 @@
 
 bf16 halves or thirds a step on a CPU with AMX or AVX512-BF16, but doubles it where it is emulated, and its gain
 shrinks for small networks; channels-last storage helps most networks and slows some. So nothing is inferred from the
-name of the hardware: each candidate runs the real step on a real batch.
+name of the hardware: each candidate runs the real step on a real batch. Only what has no kernels at all is left out.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from pipeline.errors import ConfigError
+from pipeline.inference.means import half_types
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _CHANNELS_LAST = "channels_last"
@@ -76,16 +77,13 @@ class Precision:
 
 def candidates(device: torch.device) -> list[Precision]:
     """What is worth timing on ``device``, the safest first."""
+    half = half_types(device)
     if device.type == "cuda":
-        half = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-        return [Precision(), Precision(half), Precision(half, channels_last=True)]
+        best = Precision(_DTYPES[half[-1]])  # bfloat16 where it is there: it needs no loss scale
+        return [Precision(), best, replace(best, channels_last=True)]
     if device.type == "cpu":
-        return [
-            Precision(),
-            Precision(channels_last=True),
-            Precision(torch.bfloat16),
-            Precision(torch.bfloat16, channels_last=True),
-        ]
+        dtypes = [_DTYPES[name] for name in ("float32", *half)]
+        return [Precision(dtype, channels_last) for dtype in dtypes for channels_last in (False, True)]
     return [Precision()]
 
 

@@ -20,6 +20,7 @@ from pipeline.engines.precision import Precision, fastest
 from pipeline.engines.schedule import Schedule
 from pipeline.errors import DataError
 from pipeline.inference import inside_margin, output_margin
+from pipeline.inference.means import half_types
 
 logger = logging.getLogger("pipeline.engines")
 
@@ -136,6 +137,8 @@ class Trainer(SupervisedTrainer):
         device = self.state.device
         if self.requested_precision != "auto":
             chosen = Precision.parse(self.requested_precision)
+            if chosen.dtype is torch.bfloat16 and "bfloat16" not in half_types(device):
+                logger.warning("precision bfloat16, as asked for: %s has no kernels for it, and is slow", device)
         else:
             # The probe must leave nothing behind: no gradients, no drawn random numbers, no moved statistics.
             buffers = [buffer.clone() for buffer in self.network.buffers()]

@@ -49,17 +49,24 @@ class Means:
     any_size: bool = True
 
 
+def half_types(device: torch.device) -> list[str]:
+    """The 16-bit types for whose convolutions there are kernels on ``device``, so that they are worth timing.
+
+    bfloat16 on a CPU needs AVX-512, or what Arm has for it. Elsewhere, as on most laptops, torch takes loops that are
+    meant for no one to wait for: 40 times the float32 time, so that even a trial takes minutes.
+    """
+    if device.type == "cuda":
+        return ["float16", *(["bfloat16"] if torch.cuda.is_bf16_supported(including_emulation=False) else [])]
+    # What torch's own compiler asks; there is no public name for it.
+    has = device.type == "cpu" and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return ["bfloat16"] if has else []
+
+
 def torch_means(device: torch.device) -> list[Means]:
     """What torch offers on ``device``, the safest first; the very first is the network as it is, in float32."""
-    dtypes = ["float32"]
-    if device.type == "cpu":
-        dtypes.append("bfloat16")
-    elif device.type == "cuda":
-        dtypes.append("float16")
-        if torch.cuda.is_bf16_supported(including_emulation=False):
-            dtypes.append("bfloat16")
-    else:
+    if device.type not in ("cpu", "cuda"):
         return [Means("float32", _as_it_is)]
+    dtypes = ["float32", *half_types(device)]
     found = [Means("float32", _as_it_is)]
     found += [Means(f"{d}+channels_last", partial(_eager, dtype=d, channels_last=True)) for d in dtypes]
     found += [Means(d, partial(_eager, dtype=d, channels_last=False)) for d in dtypes[1:]]

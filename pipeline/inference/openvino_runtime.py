@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import ConfigError
-from pipeline.inference.means import Means, Run, in_batches_of
+from pipeline.inference.means import Means, Run, half_types, in_batches_of
 
 INSTALL = "pip install 'monai-volume-pipeline[openvino]'"
 MODEL = "network.xml"  # and network.bin beside it
@@ -66,12 +66,15 @@ def _without_telemetry() -> Iterator[None]:
 
 
 def openvino_means() -> list[Means]:
-    """OpenVINO in the network's own float32, and with bfloat16 inside; none where it is not installed."""
+    """OpenVINO in the network's own float32, and with bfloat16 inside where the CPU has it; none where it is not
+    installed."""
     if not has_openvino():
         return []
+    here = ("float32", *half_types(torch.device("cpu")))
     return [
         Means(f"openvino_{name}", partial(_load, precision=name), _convert, "openvino", 8.0, 1.5, any_size=False)
         for name in _HINTS
+        if name in here
     ]
 
 

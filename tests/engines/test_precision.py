@@ -23,7 +23,13 @@ def test_an_unknown_name_is_refused(name):
         Precision.parse(name)
 
 
-def test_the_fastest_candidate_wins_and_all_timings_are_kept():
+def test_what_the_cpu_has_no_kernels_for_is_not_tried(monkeypatch):
+    """There one step takes a minute where float32 takes two seconds."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert [candidate.name for candidate in candidates(CPU)] == ["float32", "float32+channels_last"]
+
+
+def test_the_fastest_candidate_wins_and_all_timings_are_kept(has_bfloat16):
     slow = {torch.float32: 0.03, torch.bfloat16: 0.01}
     chosen = fastest(lambda precision: time.sleep(slow[precision.dtype] + 0.005 * precision.channels_last), CPU)
     assert chosen.dtype is torch.bfloat16
@@ -31,7 +37,7 @@ def test_the_fastest_candidate_wins_and_all_timings_are_kept():
     assert set(chosen.seconds) == {candidate.name for candidate in candidates(CPU)}
 
 
-def test_long_steps_are_tried_as_often_as_they_must_be(monkeypatch):
+def test_long_steps_are_tried_as_often_as_they_must_be(monkeypatch, has_bfloat16):
     clock, tried = [0.0], []
 
     def step(precision):

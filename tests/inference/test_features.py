@@ -115,7 +115,7 @@ def test_the_last_convolution_is_in_float32_whatever_the_windows_are():
     torch.testing.assert_close(logits, nn.Conv3d.forward(net.heads[0], answer.float()), atol=1e-6, rtol=1e-5)
 
 
-def test_runtimes_are_compared_by_the_labels_that_the_features_give():
+def test_runtimes_are_compared_by_the_labels_that_the_features_give(has_bfloat16):
     """Rounded features are other numbers in most voxels; their labels are nearly all the same."""
     net, image = network(), torch.randn(1, 1, 16, 16, 24)
     inferer = SlidingWindowInferer(16, runtime=Runtime("bfloat16", cache_dir=None))

@@ -348,7 +348,7 @@ def test_batches_of_one_size():
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])
-def test_every_means_of_torch_that_needs_no_compiler_does_what_the_network_does(spatial_dims):
+def test_every_means_of_torch_that_needs_no_compiler_does_what_the_network_does(spatial_dims, has_bfloat16):
     torch.manual_seed(0)
     net = UNet(spatial_dims, 2, 3, [4, 8], [3, 3], [1, 2]).eval()
     x = torch.randn(1, 2, *[8] * spatial_dims)
@@ -394,7 +394,7 @@ assert "openvino_telemetry" not in sys.modules
     python("-c", script)
 
 
-def test_a_runtime_by_name(tmp_path):
+def test_a_runtime_by_name(tmp_path, has_bfloat16):
     net, x = network(), image(12, 8, 8)
     plain = SlidingWindowInferer((8, 8, 8))(x, net)
     assert torch.equal(SlidingWindowInferer((8, 8, 8), runtime="torch")(x, net), plain)
@@ -404,6 +404,19 @@ def test_a_runtime_by_name(tmp_path):
     assert not torch.equal(rounded, plain)
     assert rounded.dtype == torch.float32
     assert runtime.record["runtime"] == "bfloat16+channels_last"
+
+
+def test_what_the_cpu_has_no_kernels_for_is_neither_tried_nor_given(tmp_path, monkeypatch):
+    """There torch's bfloat16 takes forty times as long as float32: a trial alone would be minutes of waiting."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    net, x = network(nn.InstanceNorm3d(4)), image(20, 16, 8)
+    runtime = Runtime(work=range(50), cache_dir=str(tmp_path))
+    SlidingWindowInferer((8, 8, 8), runtime=runtime)(x, net)
+    assert "float32+channels_last" in runtime.record["trials"]
+    assert not [name for name in (*runtime.record["trials"], *runtime.record["not_tried"]) if "bfloat16" in name]
+    asked = SlidingWindowInferer((8, 8, 8), runtime=Runtime("bfloat16", cache_dir=None))
+    with pytest.raises(ConfigError, match="this machine can't give"):
+        asked(x, net)
 
 
 def test_auto_keeps_to_the_labels_and_says_what_it_took(tmp_path):
