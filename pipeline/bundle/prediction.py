@@ -56,6 +56,9 @@ def predict(
     require_folder(output)
     unlike = _unlike_training(refuse_by_headers(config, input, "report", labelled=False), inference.weights())
     items = inference["dataset#data"]
+    labelled = sum("label" in item for item in items)
+    if labelled:
+        logger.info("labels lie beside %d of %d cases: they are not predicted", labelled, len(items))
     suffix = ".png" if config.get("spatial_dims", 3) == 2 else ".nii.gz"
     _refuse_to_overwrite(items, Path(output), suffix)
     from pipeline.engines.cohort import predict_cohort
