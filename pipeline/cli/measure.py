@@ -51,6 +51,8 @@ def command(
 ) -> None:
     """Measure label maps against references, per case and class: overlap, surfaces in mm, lesions, volumes.
 
+    Of sections, whose pixels have no known size, lengths are in pixels.
+
     Files are paired by their names (sub-01.nii.gz, sub-01_pred.nii.gz, sub-01/label.nii.gz) and must lie on one grid.
     A pair that can't be used does not stop the others; the exit status is then 3.
     """

@@ -60,7 +60,7 @@ def _page(run: RunResults, volumes: Mapping[str, CaseVolumes], problems: Mapping
         ("in-3d", "In 3D", viewer(in_3d, classes)),
         ("volumes", "Volumes: prediction against reference", _agreement(run.rows)),
         ("distributions", "All cases, by class", _distributions(run.rows)),
-        ("curves", "Over the training", _curves(run.curves, are_sections(run.rows))),
+        ("curves", "Over the training", _curves(run.curves, run.rows)),
         ("table", "Every case", case_table(run.rows) if run.rows else ""),
         ("run", "What was run", _facts(run)),
     ]
@@ -119,7 +119,7 @@ def _lead(run: RunResults, cases: Sequence[RankedCase]) -> str:
         ]
         numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
         rows.append(f'<tr><th scope="row">{escape(line.class_name)}</th>{numbers}</tr>')
-    lengths = ("HD95 px", "with misses") if sections else ("HD95 mm", "with misses", "volume off by, ml")
+    lengths = (f"HD95 {summary.length_unit}", "with misses", *([] if sections else ["volume off by, ml"]))
     heads = ("N", "Dice [95% interval]", "IoU", *lengths, "missed", "false alarms", "absent")
     head = "".join(f'<th scope="col" class="number">{text}</th>' for text in heads)
     place = anchors(run.rows)[worst.case_id]
@@ -149,7 +149,7 @@ def _agreement(rows: Sequence[Row]) -> str:
 def _distributions(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
-    measures = _measures(are_sections(rows))
+    measures = _measures(rows)
     charts = (f"<figure><h3>{words}</h3>{distribution_chart(rows, m, words)}</figure>" for m, words in measures)
     return (
         f'<div class="charts">{"".join(charts)}</div><p class="hint">A point is a case, and leads to its row. Boxes: '
@@ -157,13 +157,14 @@ def _distributions(rows: Sequence[Row]) -> str:
     )
 
 
-def _measures(sections: bool) -> tuple[tuple[str, str], ...]:
-    return (("dice", "Dice"), ("iou", "IoU"), ("hausdorff_95_mm", f"Hausdorff 95, {'pixels' if sections else 'mm'}"))
+def _measures(rows: Sequence[Row]) -> tuple[tuple[str, str], ...]:
+    unit = rows[0].length_unit if rows else "mm"
+    return (("dice", "Dice"), ("iou", "IoU"), ("hausdorff_95_mm", f"Hausdorff 95, {unit}"))
 
 
-def _curves(curves: Mapping[str, Curve], sections: bool) -> str:
+def _curves(curves: Mapping[str, Curve], rows: Sequence[Row]) -> str:
     panels = []
-    for prefix, words in (("train/loss", "loss"), *_measures(sections), ("train/learning_rate", "learning rate")):
+    for prefix, words in (("train/loss", "loss"), *_measures(rows), ("train/learning_rate", "learning rate")):
         parts = {name: curve for name, curve in curves.items() if name.startswith(f"{prefix}_")}
         own = {name.removeprefix(f"{prefix}_"): curve for name, curve in parts.items() if "penalised" not in name}
         if prefix in curves:

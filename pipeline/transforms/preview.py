@@ -17,6 +17,7 @@ import torch
 from monai.transforms import Compose, Randomizable
 
 from pipeline.errors import ConfigError
+from pipeline.geometry import length_unit
 from pipeline.transforms.item_grid import shape_and_spacing_mm
 from pipeline.transforms.patch_map import SpatialPatchParameters, source_coordinates
 from pipeline.transforms.rand_intensity import RandIntensityd
@@ -143,7 +144,7 @@ class _Shown:
         moved = [float(np.sqrt(((self._places(each) - self.places) ** 2).sum(0).mean())) for each in drawn]
         panels = []
         for index in _at_quantiles(moved):
-            words = f"moved by {moved[index]:.1f} mm (RMS)"
+            words = f"moved by {moved[index]:.1f} {length_unit(self.spatial.dims)} (RMS)"
             panels.append(self._panel(self.spatial.replay(self.item, drawn[index]), drawn[index], words))
         return panels
 

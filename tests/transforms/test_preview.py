@@ -51,6 +51,14 @@ def test_smallest_jacobian():
     assert smallest_jacobian(flat, SPACING) == pytest.approx(0.5)
 
 
+def test_a_sections_pixels_have_no_size():
+    section = {"case_id": "a", "image": MetaTensor(torch.rand(1, 21, 18), affine=torch.eye(4))}
+    spatial = RandSpatialPatchd(["image"], patch_size=[10, 12], affine_probability=1.0, elastic_probability=0.0)
+    words = [panel.words for panel in preview(section, {"spatial": spatial}).rows["rotation"]]
+    assert words
+    assert all(" px (RMS)" in text for text in words)
+
+
 def test_rows_and_their_order():
     shown = preview(item(), steps(affine_probability=0.3, elastic_probability=0.2, scaling=(0.8, 1.2)), channel=1)
     assert list(shown.rows) == ["rotation", "scaling", "elastic", "bright", "monai", "all together"]
