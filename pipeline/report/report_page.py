@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from html import escape
 from os import PathLike
 from pathlib import Path
 
 from pipeline.data.case_volumes import CaseVolumes
+from pipeline.errors import ConfigError
 from pipeline.io.atomic import write_text
 from pipeline.metrics import Row, summarise
 from pipeline.report.case_table import case_table
@@ -24,6 +29,8 @@ POLICY = (
     "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; font-src data:; connect-src data: blob:; "
     "script-src 'unsafe-inline' 'wasm-unsafe-eval' blob:; worker-src blob:; base-uri 'none'; form-action 'none'"
 )
+_MARK = re.compile(r'<meta name="dataset" content="(\w+)">')
+_HEAD = 4096  # characters, within which the mark stands
 
 
 def report_page(
@@ -32,6 +39,7 @@ def report_page(
     volumes: Mapping[str, CaseVolumes] | None = None,
     problems: Mapping[str, str] | None = None,
     predicted_again: bool = False,
+    dataset: str | PathLike[str] | None = None,
 ) -> Path:
     """Write the page.
 
@@ -41,16 +49,49 @@ def report_page(
         volumes: of the cases that are shown, by case id.
         problems: case id -> why it is not shown.
         predicted_again: whether the predictions shown were made for this, by the weights that the run has kept.
+        dataset: where references and pictures come from; of it the page holds a digest, see `require_same_dataset`.
 
     Raises:
         DataError: it can't be written.
     """
     file = Path(path)
-    write_text(file, _page(run, volumes or {}, problems or {}, predicted_again))
+    write_text(file, _page(run, volumes or {}, problems or {}, predicted_again, dataset))
     return file
 
 
-def _page(run: RunResults, volumes: Mapping[str, CaseVolumes], problems: Mapping[str, str], again: bool) -> str:
+def require_same_dataset(path: str | PathLike[str], dataset: str | PathLike[str]) -> None:
+    """Refuses to write a page in the place of one on the same run and another dataset.
+
+    Raises:
+        ConfigError: such a page.
+    """
+    file = Path(path)
+    if not file.is_file():
+        return
+    with open(file, encoding="utf-8", errors="replace") as page:
+        found = _MARK.search(page.read(_HEAD))
+    if found and found[1] != _mark(dataset):
+        other = file.with_name(f"{file.stem}_{Path(dataset).resolve().name}{file.suffix}")
+        raise ConfigError(
+            "a report on another dataset, which this one would replace",
+            file=file,
+            expected="a page of its own for each dataset",
+            fix=f"name the page: --out {shlex.quote(str(other))}; or remove the one that is there",
+        )
+
+
+def _mark(dataset: str | PathLike[str]) -> str:
+    """What tells one dataset from another: a digest, because the page names no folder."""
+    return hashlib.sha256(os.fsencode(Path(dataset).resolve())).hexdigest()[:16]
+
+
+def _page(
+    run: RunResults,
+    volumes: Mapping[str, CaseVolumes],
+    problems: Mapping[str, str],
+    again: bool,
+    dataset: str | PathLike[str] | None,
+) -> str:
     name = escape(run.name)
     cases = ranked(run.rows) if run.rows else []
     classes = {row.result.class_id: row.result.class_name for row in run.rows}
@@ -76,6 +117,7 @@ def _page(run: RunResults, volumes: Mapping[str, CaseVolumes], problems: Mapping
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+{"" if dataset is None else f'<meta name="dataset" content="{_mark(dataset)}">'}
 <title>Report: {name}</title>
 <style>{style}</style>
 </head>
