@@ -13,6 +13,15 @@ from itertools import product
 import numpy as np
 
 
+def length_unit(axes: int) -> str:
+    """In what lengths are said of images of so many axes: a section's pixel size is not known, so in pixels.
+
+    >>> length_unit(3), length_unit(2)
+    ('mm', 'px')
+    """
+    return "mm" if axes == 3 else "px"
+
+
 @dataclass(frozen=True, eq=False)
 class Grid:
     """The voxel grid of a volume, or the pixel grid of a section.
@@ -71,7 +80,7 @@ class Grid:
 
     def __str__(self) -> str:
         shape = "x".join(map(str, self.shape))
-        spacing = "x".join(f"{v:.4g}" for v in self.spacing_mm)
+        spacing = tuple(f"{v:.4g}" for v in self.spacing_mm)
         if len(self.shape) < 3:
-            return f"{shape} pixels of {spacing} mm"
-        return f"{shape} voxels of {spacing} mm, {self.orientation}"
+            return f"{shape} pixels" + ("" if set(spacing) == {"1"} else f" of {'x'.join(spacing)} px")
+        return f"{shape} voxels of {'x'.join(spacing)} mm, {self.orientation}"

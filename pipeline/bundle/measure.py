@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -30,8 +30,14 @@ from pipeline.geometry import Grid
 from pipeline.io import Volume, read_image_grid
 from pipeline.metrics import Row, absent_class, diagonal_mm, measure_case, summarise
 
-_MOST_IDS = 256
-"""Ids in one pair, where nothing says which classes there are: an image in a label map's place has thousands."""
+_MOST_IDS = 128
+"""Ids, where nothing says which classes there are: a whole body has 117; objects, or an image's values, are more."""
+
+
+_NAME_CLASSES = (
+    "numbers of objects are measured as one class by a bundle with label_holds: instances (such as --bundle "
+    "nuclei_microscopy_segmentation); classes are named by --classes 1=NAME,2=NAME or --bundle BUNDLE"
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ def measure(
 
     A prediction must lie on the grid of its reference, in whatever axis order. Which classes are measured: those of
     ``classes``, of the bundle, or of the references' dataset, and then other ids are refused; or else every id that
-    occurs, by its number; ids that no reference holds are then not in the mean over classes.
+    occurs, by its number, 128 at most; ids that no reference holds are then not in the mean over classes.
 
     Args:
         predictions, references: see `pipeline.data.pairs`.
@@ -83,6 +89,7 @@ def measure(
 
     Raises:
         DataError: nothing to pair, see `find_pairs`; a table that can't be written.
+        ConfigError: more ids in the references than classes are taken from what occurs.
     """
     started = time.time()
     if out is not None and Path(out).resolve() in (Path(predictions).resolve(), Path(references).resolve()):
@@ -103,6 +110,9 @@ def measure(
             results.append(result)
             if progress is not None:
                 progress(len(results), len(pairing.pairs))
+    if not known:
+        found = (row.result for result in results for row in result.rows)
+        _refuse_many({one.class_id for one in found if one.status != "false_alarm"})
     rows = tuple(_complete(results, known))
     outcomes = tuple(result.outcome for result in results)
     summary = summarise(rows, outside_mean=() if known else _in_no_reference(rows)) if rows else None
@@ -120,8 +130,8 @@ def _measured(pair: Pair, asked: _Asked) -> _Done:
     except DataError as error:
         status = REFUSED if pair.prediction or pair.problem else MISSING
         done = _Done(PairOutcome(pair.case_id, status, str(hidden_error(error, item))))
-    except ConfigError:  # the same for every pair
-        raise
+    except ConfigError as error:  # the same for every pair
+        raise hidden_error(error, item) from error
     except Exception as error:
         trace = without_paths("".join(traceback.format_exception(error)), item)
         reason = without_paths(f"{type(error).__name__}: {error}", item)
@@ -144,7 +154,7 @@ def _compared(pair: Pair, asked: _Asked) -> _Done:
             fix="bring it back onto the grid of its reference; the voxels of two grids can't be compared",
         )
     prediction, reference = (_label_map(path, grid, asked) for path in (pair.prediction, pair.reference))
-    classes = asked.classes or _occurring(prediction.array, reference.array)
+    classes = asked.classes or _occurring(prediction.array, reference.array, pair)
     maps, spacing = (prediction.array[0], reference.array[0]), grid.spacing_mm
     results = measure_case(*maps, spacing, classes, asked.tolerance_mm, asked.lesion_overlap) if classes else []
     remarks = [
@@ -164,16 +174,32 @@ def _label_map(path: Path, grid: Grid, asked: _Asked) -> Volume:
     return load_label(path, grid, tuple(asked.classes) or None, rules.label_values, rules.label_policy)
 
 
-def _occurring(prediction: np.ndarray, reference: np.ndarray) -> dict[int, str]:
+def _occurring(prediction: np.ndarray, reference: np.ndarray, pair: Pair) -> dict[int, str]:
     """The ids of two label maps as classes, by their numbers."""
-    ids = sorted({*label_ids(prediction), *label_ids(reference)} - {0})
+    of_reference = {*label_ids(reference)} - {0}
+    _refuse_many(of_reference, pair)
+    ids = sorted({*label_ids(prediction), *of_reference} - {0})
     if len(ids) > _MOST_IDS or (ids and ids[0] < 0):
         raise LabelError(
             f"{len(ids)} different ids, from {ids[0]} to {ids[-1]}",
+            file=pair.prediction,
             expected=f"ids of classes from 1, {_MOST_IDS} at most",
-            fix="are these images, or ids of instances? name the classes that are meant by --classes or --bundle",
+            fix=_NAME_CLASSES,
         )
     return {number: str(number) for number in ids}
+
+
+def _refuse_many(ids: Collection[int], pair: Pair | None = None) -> None:
+    """Ends all where references hold more ids than classes: what they are says no file, and every pair holds others."""
+    if len(ids) > _MOST_IDS:
+        raise ConfigError(
+            f"{len(ids)} different ids in {'the references' if pair is None else 'a reference'}, from {min(ids)} to "
+            f"{max(ids)}, and nothing that says what they are",
+            case=None if pair is None else pair.case_id,
+            file=None if pair is None else pair.reference,
+            expected=f"named classes, or {_MOST_IDS} ids at most",
+            fix=_NAME_CLASSES,
+        )
 
 
 def _complete(results: Sequence[_Done], classes: Mapping[int, str]) -> Iterator[Row]:

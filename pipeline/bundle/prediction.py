@@ -58,6 +58,9 @@ def predict(
     require_folder(output)
     unlike = _unlike_training(refuse_by_headers(config, input, "report", labelled=False), inference.weights())
     items = inference["dataset#data"]
+    labelled = sum("label" in item for item in items)
+    if labelled:
+        logger.info("labels lie beside %d of %d cases: they are not predicted", labelled, len(items))
     asked = data_rules(config)
     suffix = ".png" if asked.spatial_dims == 2 else ".nii.gz"
     _refuse_to_overwrite(items, Path(output), suffix)

@@ -38,11 +38,13 @@ def command(
         str | None,
         typer.Option(
             metavar="CLASSES",
-            help="Classes to measure: 1=core,2=penumbra, or core,penumbra (default: all values that occur).",
+            help="Classes to measure: 1=core,2=penumbra, or core,penumbra (default: what occurs, up to 128 values).",
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the tables there.")] = None,
-    tolerance_mm: Annotated[float, typer.Option(metavar="MM", min=0, help="Tolerance of the surface Dice.")] = 1.0,
+    tolerance_mm: Annotated[
+        float, typer.Option(metavar="MM", min=0, help="Tolerance of the surface Dice (of sections, pixels).")
+    ] = 1.0,
     lesion_overlap: Annotated[
         float,
         typer.Option(metavar="SHARE", min=0, max=1, help="Share of a lesion that finds it (0: a voxel is enough)."),
@@ -50,6 +52,8 @@ def command(
     pseudonyms: words.Pseudonyms = None,
 ) -> None:
     """Measure label maps against references, per case and class: overlap, surfaces in mm, lesions, volumes.
+
+    Of sections, whose pixels have no known size, lengths are in pixels.
 
     Files are paired by their names (sub-01.nii.gz, sub-01_pred.nii.gz, sub-01/label.nii.gz) and must lie on one grid.
     A pair that can't be used does not stop the others; the exit status is then 3.

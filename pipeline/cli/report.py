@@ -53,15 +53,17 @@ def command(
     """
     from pipeline.report import read_run
     from pipeline.report.ranking import ranked
-    from pipeline.report.report_page import report_page
+    from pipeline.report.report_page import report_page, require_same_dataset
 
     with keeps("nothing is written; to redo it: the same command again"):
         results = read_run(run)
+        file = out if out is not None else run / "report.html"
+        if data is not None and out is None:
+            require_same_dataset(file, data)
         if data is not None and not results.rows:
             results = _measured(results, run, data, pseudonyms)
-        file = out if out is not None else run / "report.html"
         if data is None or not results.rows:
-            report_page(results, file)
+            report_page(results, file, dataset=data)
         else:
             from pipeline.bundle.shown_cases import shown_cases
 
@@ -78,7 +80,7 @@ def command(
                     pseudonyms=pseudonyms,
                     progress=count,
                 )
-            report_page(results, file, shown.volumes, shown.problems, shown.predicted_again)
+            report_page(results, file, shown.volumes, shown.problems, shown.predicted_again, data)
             for case_id, problem in shown.problems.items():
                 typer.echo(f"no picture of {case_id}: {problem}", err=True)
     typer.echo(f"Report: {file}")

@@ -36,6 +36,7 @@ def data_list(
     patients: str | PathLike[str] | None = None,
     stratify: bool = False,
     missing_channels: str = "refuse",
+    label_holds: str = "classes",
 ) -> list[dict]:
     """A dataset, or a part of it, as the list of items that MONAI's datasets take.
 
@@ -53,9 +54,10 @@ def data_list(
         pseudonyms: a CSV file with what takes the place of the ids, see `pipeline.data.pseudonyms`.
         patients: a CSV file with the columns ``case`` and ``patient``, or a JSON object, case id -> patient: instead of
             what the layout or the ids say.
-        stratify: whether the folds resemble each other in the volumes of their labels; every label is read once. Off
-            where a split must be the one of an earlier version.
+        stratify: whether the folds resemble each other in the volumes of their labels, or in how many objects these
+            number; every label is read once. Off where a split must be the one of an earlier version.
         missing_channels: ``"zero"`` where a case is usable that lacks channels, but not all.
+        label_holds: ``"classes"`` or ``"instances"``, see `pipeline.data.StackRules`; for ``stratify``.
 
     Returns:
         ``{"case_id": str, "relative": folder, "image": {channel: path}, "label": path}`` per case; no ``"label"`` where
@@ -97,7 +99,7 @@ def data_list(
                     "only cases that these weights were trained on", file=dataset_dir, expected="unseen cases"
                 )
         else:
-            split = split or _split(cases, folds, fold, seed, spatial_dims, stratify)
+            split = split or _split(cases, folds, fold, seed, spatial_dims, label_holds if stratify else None)
             wanted = set(_known(split, cases, split_file).train if part == "train" else split.validate)
             cases = [case for case in cases if case.case_id in wanted]
     return [_item(case, pseudonymous=names is not None) for case in cases]
@@ -122,14 +124,17 @@ def _patient(case: Case) -> str:
     return case.patient or patient_of(case.case_id)
 
 
-def _split(cases: Sequence[Case], folds: int, fold: int, seed: int, spatial_dims: int, stratify: bool) -> Split:
+def _split(
+    cases: Sequence[Case], folds: int, fold: int, seed: int, spatial_dims: int, stratify_by: str | None
+) -> Split:
     stacks = stacks_of({case.case_id: _first(case) for case in cases if case.image}) if spatial_dims == 2 else {}
     patients = {case.case_id: case.patient for case in cases if case.patient is not None}
     volumes = None
-    if stratify:
+    if stratify_by is not None:
         from pipeline.data.label_volumes import label_volumes
 
-        volumes = label_volumes({case.case_id: case.label for case in cases if case.label is not None})
+        labels = {case.case_id: case.label for case in cases if case.label is not None}
+        volumes = label_volumes(labels, label_holds=stratify_by)
     return k_fold([case.case_id for case in cases], folds, fold, seed, stacks, patients, volumes)
 
 

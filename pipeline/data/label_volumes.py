@@ -1,4 +1,4 @@
-"""How large the labels are: what the folds of a split can be balanced by."""
+"""How large the labels are, or how many objects they number: what the folds of a split can be balanced by."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ from pipeline.errors import PipelineError
 logger = logging.getLogger(__name__)
 
 
-def label_volumes(labels: Mapping[str, Path], jobs: int | None = None) -> dict[str, dict[int, float]]:
+def label_volumes(
+    labels: Mapping[str, Path], jobs: int | None = None, label_holds: str = "classes"
+) -> dict[str, dict[int, float]]:
     """Volume of each class in each label, in ml (of sections, in pixels); every file is read once per process.
+
+    Of a label that numbers objects, ``label_holds="instances"``, the number of them takes the place of the volume, as
+    class 1: its numbers are no classes.
 
     A label that can't be read is left out with a warning: its case is refused, with the reason, when it is loaded.
 
@@ -30,7 +35,10 @@ def label_volumes(labels: Mapping[str, Path], jobs: int | None = None) -> dict[s
     unread = sorted(case for case, volumes in found.items() if volumes is None)
     if unread:
         logger.warning("%d labels can't be read, the split takes them for empty: %s", len(unread), ", ".join(unread))
-    return {case: volumes for case, volumes in found.items() if volumes is not None}
+    known = {case: volumes for case, volumes in found.items() if volumes is not None}
+    if label_holds == "instances":
+        return {case: {1: float(len(volumes))} if volumes else {} for case, volumes in known.items()}
+    return known
 
 
 def _volumes(path: Path) -> dict[int, float] | None:

@@ -15,6 +15,7 @@ from pipeline.data.findings import WARNING
 from pipeline.data.fingerprint import PERCENTILES, DatasetFingerprint
 from pipeline.data.fingerprint_store import plain
 from pipeline.data.peers import class_name, class_volumes, in_world_order, segmented
+from pipeline.geometry import length_unit
 from pipeline.io.atomic import write_text
 
 
@@ -91,7 +92,8 @@ def summary_lines(check: Check) -> list[tuple[str, str]]:
     ]
     if numbers["shape"]:
         lines.append(("voxels", _range(numbers["shape"], "x", ".0f")))
-        lines.append(("voxel size", _range(numbers["spacing_mm"], "x", ".3g") + " mm"))
+        if length_unit(len(numbers["shape"]["median"])) == "mm":  # else every pixel counts one
+            lines.append(("voxel size", _range(numbers["spacing_mm"], "x", ".3g") + " mm"))
         stored = ", ".join(f"{code} {number}" for code, number in numbers["orientations"].items())
         lines.append(("stored as", stored))
     for name, one in numbers["channels"].items():

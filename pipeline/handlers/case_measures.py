@@ -17,7 +17,7 @@ from monai.data import MetaTensor
 from monai.handlers import from_engine
 
 from pipeline.errors import DataError, GeometryError, PipelineError
-from pipeline.geometry import Grid
+from pipeline.geometry import Grid, length_unit
 from pipeline.io import is_section
 from pipeline.metrics import (
     Row,
@@ -98,7 +98,7 @@ class CaseMeasures(Metric):
         own_grid = _grid(prediction)
         if own_grid is not None and own_grid.shape == grid.shape and not own_grid.same_grid(grid):
             raise GeometryError(
-                f"a prediction {own_grid.distance_mm(grid):.3g} mm away from its label",
+                f"a prediction {own_grid.distance_mm(grid):.3g} {length_unit(label.ndim - 1)} away from its label",
                 expected="both on the case's own grid",
                 fix="restore the prediction before it is measured",
             )

@@ -101,13 +101,14 @@ class ValidationLine:
         when = f"iteration {state.trainer_iteration}" if hasattr(state, "trainer_iteration") else "evaluation"
         classes = ", ".join(f"{name} {metrics[f'dice_{name}']:.3f}" for name in self.names if f"dice_{name}" in metrics)
         of_classes = f" ({classes})" if len(self.names) > 1 else ""
+        unit = state.summary.length_unit
         line = f"{when}: Dice {metrics['dice']:.3f}{of_classes}, IoU {metrics['iou']:.3f}"
         if (
             metrics["missed"] or metrics["false_alarms"]
         ):  # whose distances do not exist: without them it would look good
-            line += f", Hausdorff 95 {metrics['hausdorff_95_mm_penalised']:.1f} mm with misses"
+            line += f", Hausdorff 95 {metrics['hausdorff_95_mm_penalised']:.1f} {unit} with misses"
         elif "hausdorff_95_mm" in metrics:
-            line += f", Hausdorff 95 {metrics['hausdorff_95_mm']:.1f} mm"
+            line += f", Hausdorff 95 {metrics['hausdorff_95_mm']:.1f} {unit}"
         line += "".join(f", {name} {metrics[name]:.4f}" for name in self.figures if name in metrics)
         counts = (f"{int(metrics[name])} {name.replace('_', ' ')}" for name in ("cases", "missed", "false_alarms"))
         line += f", {', '.join(counts)}"

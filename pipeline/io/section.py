@@ -2,7 +2,7 @@
 
 A section is stored as rows from top to bottom and columns from left to right: its array is (H, W), row first. The
 pixel sizes that such files may hold are those of printers and screens as often as of specimens, so they are not read:
-the grid counts one millimetre per pixel, and every length "in mm" of a section is a number of pixels.
+the grid counts one per pixel, and every length of a section, also one under a name in ``_mm``, is in pixels.
 
 A TIFF file may hold a stack of sections. Each is named by its number behind a hash, counted from 0: ``stack.tif#12``;
 ``stack.tif#12of30`` is refused where the file holds another number of sections than 30.
@@ -12,7 +12,7 @@ A TIFF file may hold a stack of sections. Each is named by its number behind a h
 >>> write_section(path, np.array([[0, 255, 7], [1, 2, 3]], np.uint8))
 >>> section = read_section(path)
 >>> section.array.tolist(), str(section.grid)
-([[0.0, 255.0, 7.0], [1.0, 2.0, 3.0]], '2x3 pixels of 1x1 mm')
+([[0.0, 255.0, 7.0], [1.0, 2.0, 3.0]], '2x3 pixels')
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from os import PathLike
 
 from pipeline.errors import DataError
+from pipeline.geometry import length_unit
 from pipeline.metrics.case import ClassResult
 
 
@@ -17,13 +18,19 @@ class Row:
 
     Args:
         case_id: id of the case.
-        diagonal_mm: diagonal of the image, see ``diagonal_mm``: what a miss costs in the penalised means.
+        diagonal_mm: diagonal of the image (of a section in pixels), see ``diagonal_mm``: what a miss costs in the
+            penalised means.
         result: the measures.
     """
 
     case_id: str
     diagonal_mm: float
     result: ClassResult
+
+    @property
+    def length_unit(self) -> str:
+        """Of its distances: a section has no volume (NaN), and no millimetres."""
+        return length_unit(2 if math.isnan(self.result.volume_reference_ml) else 3)
 
     def value(self, measure: str) -> float:
         """One of ``MEASURES``; with ``_penalised`` behind a distance, the diagonal where there is no distance."""

@@ -75,6 +75,8 @@ class Summary:
     classes: tuple[ClassSummary, ...]
     mean: ClassSummary
     outside_mean: tuple[str, ...] = ()
+    length_unit: str = "mm"
+    """Of the distances; ``px`` where a case is a section, whose pixels have no known size."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries and lists for ``json.dump``; None where a value is undefined."""
@@ -141,7 +143,13 @@ def summarise(rows: Iterable[Row], seed: int = 0, outside_mean: Collection[str] 
         absent=sum(summaries[k].absent for k in counted),
         measures=over_classes,
     )
-    return Summary(tuple(summaries), mean, tuple(name for name in by_class if name in outside_mean))
+    units = {row.length_unit for class_rows in table for row in class_rows}
+    return Summary(
+        tuple(summaries),
+        mean,
+        tuple(name for name in by_class if name in outside_mean),
+        units.pop() if len(units) == 1 else "mm or px",
+    )
 
 
 def bootstrap(values: Mapping[str, Sequence[float]], seed: int = 0) -> dict[str, Statistics]:

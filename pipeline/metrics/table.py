@@ -89,11 +89,14 @@ def _or_none(value: Any) -> Any:
 def format_table(summary: Summary) -> str:
     """The summary for a console: aligned plain text, a line per class, and the mean where there are several classes.
 
-    ``HD95 mm`` is the mean where a distance exists, ``with misses`` has misses and false alarms at the diagonal.
-    Cases that neither have nor show a class count as Dice 1: where there are some, a line below says what the Dice is
-    on the others that have it. Classes that are not in the mean are named below.
+    ``HD95 mm`` (of sections ``px``) is the mean where a distance exists, ``with misses`` has misses and false alarms at
+    the diagonal. Cases that neither have nor show a class count as Dice 1: where there are some, a line below says what
+    the Dice is on the others that have it. Classes that are not in the mean are named below.
     """
-    head = ("class", "N", "Dice [95% interval]", "IoU", "HD95 mm", "with misses", "missed", "false alarms", "absent")
+    head = (
+        *("class", "N", "Dice [95% interval]", "IoU", f"HD95 {summary.length_unit}", "with misses"),
+        *("missed", "false alarms", "absent"),
+    )
     lines: list[tuple[str, ...]] = [head]
     for line in (*summary.classes, summary.mean) if len(summary.classes) > 1 else summary.classes:
         dice = line.measures["dice"]

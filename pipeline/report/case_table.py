@@ -12,9 +12,9 @@ from pipeline.report.ranking import anchors, are_sections, by_case, ml
 _STATUS = {"ok": "", "absent": "neither", "missed": "missed", "false_alarm": "false alarm"}
 
 
-def _heads(sections: bool) -> list[tuple[str, str]]:
+def _heads(sections: bool, length: str) -> list[tuple[str, str]]:
     """Words and kind of each column; a section's amounts are areas."""
-    length, amount = ("px", "px") if sections else ("mm", "ml")
+    amount = "px" if sections else "ml"
     numbers = [f"HD95 {length}", *(f"{what} {amount}" for what in ("reference", "prediction", "difference"))]
     return [
         ("case", "text"),
@@ -32,7 +32,7 @@ def case_table(rows: Sequence[Row]) -> str:
     heads = "".join(
         f'<th scope="col" class="{kind}" data-head="{head}">'
         f'<button type="button" data-kind="{kind}">{head}</button></th>'
-        for head, kind in _heads(sections)
+        for head, kind in _heads(sections, rows[0].length_unit)
     )
     places = anchors(rows)
     first: set[str] = set()

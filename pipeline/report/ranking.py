@@ -65,7 +65,7 @@ def ranked(rows: Sequence[Row]) -> list[RankedCase]:
 
 def are_sections(rows: Sequence[Row]) -> bool:
     """Whether rows are of sections: they have no volumes, and their lengths are in pixels."""
-    return bool(rows) and all(math.isnan(row.result.volume_reference_ml) for row in rows)
+    return bool(rows) and all(row.length_unit == "px" for row in rows)
 
 
 def faults(row: Row) -> str:
@@ -95,7 +95,7 @@ def faults(row: Row) -> str:
             words.append(f"Mostly too much is shown: {amounts[1]} added, {amounts[0]} missing.")
         else:
             words.append(f"About as much is missing ({amounts[0]}) as added ({amounts[1]}): shape or place differ.")
-        unit = "pixels" if flat else "mm"
+        unit = row.length_unit
         words.append(
             f"95% of the outlines agree within {r.hausdorff_95_mm:.1f} {unit}; at most {r.hausdorff_mm:.1f} {unit} off."
         )

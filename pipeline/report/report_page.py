@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from html import escape
 from os import PathLike
 from pathlib import Path
 
 from pipeline.data.case_volumes import CaseVolumes
+from pipeline.errors import ConfigError
 from pipeline.io.atomic import write_text
 from pipeline.metrics import Row, summarise
 from pipeline.report.case_table import case_table
@@ -24,6 +29,8 @@ POLICY = (
     "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; font-src data:; connect-src data: blob:; "
     "script-src 'unsafe-inline' 'wasm-unsafe-eval' blob:; worker-src blob:; base-uri 'none'; form-action 'none'"
 )
+_MARK = re.compile(r'<meta name="dataset" content="(\w+)">')
+_HEAD = 4096  # characters, within which the mark stands
 
 
 def report_page(
@@ -32,6 +39,7 @@ def report_page(
     volumes: Mapping[str, CaseVolumes] | None = None,
     problems: Mapping[str, str] | None = None,
     predicted_again: bool = False,
+    dataset: str | PathLike[str] | None = None,
 ) -> Path:
     """Write the page.
 
@@ -41,16 +49,49 @@ def report_page(
         volumes: of the cases that are shown, by case id.
         problems: case id -> why it is not shown.
         predicted_again: whether the predictions shown were made for this, by the weights that the run has kept.
+        dataset: where references and pictures come from; of it the page holds a digest, see `require_same_dataset`.
 
     Raises:
         DataError: it can't be written.
     """
     file = Path(path)
-    write_text(file, _page(run, volumes or {}, problems or {}, predicted_again))
+    write_text(file, _page(run, volumes or {}, problems or {}, predicted_again, dataset))
     return file
 
 
-def _page(run: RunResults, volumes: Mapping[str, CaseVolumes], problems: Mapping[str, str], again: bool) -> str:
+def require_same_dataset(path: str | PathLike[str], dataset: str | PathLike[str]) -> None:
+    """Refuses to write a page in the place of one on the same run and another dataset.
+
+    Raises:
+        ConfigError: such a page.
+    """
+    file = Path(path)
+    if not file.is_file():
+        return
+    with open(file, encoding="utf-8", errors="replace") as page:
+        found = _MARK.search(page.read(_HEAD))
+    if found and found[1] != _mark(dataset):
+        other = file.with_name(f"{file.stem}_{Path(dataset).resolve().name}{file.suffix}")
+        raise ConfigError(
+            "a report on another dataset, which this one would replace",
+            file=file,
+            expected="a page of its own for each dataset",
+            fix=f"name the page: --out {shlex.quote(str(other))}; or remove the one that is there",
+        )
+
+
+def _mark(dataset: str | PathLike[str]) -> str:
+    """What tells one dataset from another: a digest, because the page names no folder."""
+    return hashlib.sha256(os.fsencode(Path(dataset).resolve())).hexdigest()[:16]
+
+
+def _page(
+    run: RunResults,
+    volumes: Mapping[str, CaseVolumes],
+    problems: Mapping[str, str],
+    again: bool,
+    dataset: str | PathLike[str] | None,
+) -> str:
     name = escape(run.name)
     cases = ranked(run.rows) if run.rows else []
     classes = {row.result.class_id: row.result.class_name for row in run.rows}
@@ -60,7 +101,7 @@ def _page(run: RunResults, volumes: Mapping[str, CaseVolumes], problems: Mapping
         ("in-3d", "In 3D", viewer(in_3d, classes)),
         ("volumes", "Volumes: prediction against reference", _agreement(run.rows)),
         ("distributions", "All cases, by class", _distributions(run.rows)),
-        ("curves", "Over the training", _curves(run.curves, are_sections(run.rows))),
+        ("curves", "Over the training", _curves(run.curves, run.rows)),
         ("table", "Every case", case_table(run.rows) if run.rows else ""),
         ("run", "What was run", _facts(run)),
     ]
@@ -76,6 +117,7 @@ def _page(run: RunResults, volumes: Mapping[str, CaseVolumes], problems: Mapping
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+{"" if dataset is None else f'<meta name="dataset" content="{_mark(dataset)}">'}
 <title>Report: {name}</title>
 <style>{style}</style>
 </head>
@@ -119,7 +161,7 @@ def _lead(run: RunResults, cases: Sequence[RankedCase]) -> str:
         ]
         numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
         rows.append(f'<tr><th scope="row">{escape(line.class_name)}</th>{numbers}</tr>')
-    lengths = ("HD95 px", "with misses") if sections else ("HD95 mm", "with misses", "volume off by, ml")
+    lengths = (f"HD95 {summary.length_unit}", "with misses", *([] if sections else ["volume off by, ml"]))
     heads = ("N", "Dice [95% interval]", "IoU", *lengths, "missed", "false alarms", "absent")
     head = "".join(f'<th scope="col" class="number">{text}</th>' for text in heads)
     place = anchors(run.rows)[worst.case_id]
@@ -149,7 +191,7 @@ def _agreement(rows: Sequence[Row]) -> str:
 def _distributions(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
-    measures = _measures(are_sections(rows))
+    measures = _measures(rows)
     charts = (f"<figure><h3>{words}</h3>{distribution_chart(rows, m, words)}</figure>" for m, words in measures)
     return (
         f'<div class="charts">{"".join(charts)}</div><p class="hint">A point is a case, and leads to its row. Boxes: '
@@ -157,13 +199,14 @@ def _distributions(rows: Sequence[Row]) -> str:
     )
 
 
-def _measures(sections: bool) -> tuple[tuple[str, str], ...]:
-    return (("dice", "Dice"), ("iou", "IoU"), ("hausdorff_95_mm", f"Hausdorff 95, {'pixels' if sections else 'mm'}"))
+def _measures(rows: Sequence[Row]) -> tuple[tuple[str, str], ...]:
+    unit = rows[0].length_unit if rows else "mm"
+    return (("dice", "Dice"), ("iou", "IoU"), ("hausdorff_95_mm", f"Hausdorff 95, {unit}"))
 
 
-def _curves(curves: Mapping[str, Curve], sections: bool) -> str:
+def _curves(curves: Mapping[str, Curve], rows: Sequence[Row]) -> str:
     panels = []
-    for prefix, words in (("train/loss", "loss"), *_measures(sections), ("train/learning_rate", "learning rate")):
+    for prefix, words in (("train/loss", "loss"), *_measures(rows), ("train/learning_rate", "learning rate")):
         parts = {name: curve for name, curve in curves.items() if name.startswith(f"{prefix}_")}
         own = {name.removeprefix(f"{prefix}_"): curve for name, curve in parts.items() if "penalised" not in name}
         if prefix in curves:

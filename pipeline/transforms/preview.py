@@ -17,6 +17,7 @@ import torch
 from monai.transforms import Compose, Randomizable
 
 from pipeline.errors import ConfigError
+from pipeline.geometry import length_unit
 from pipeline.transforms.item_grid import shape_and_spacing_mm
 from pipeline.transforms.patch_map import SpatialPatchParameters, source_coordinates
 from pipeline.transforms.rand_intensity import RandIntensityd
@@ -143,7 +144,7 @@ class _Shown:
         moved = [float(np.sqrt(((self._places(each) - self.places) ** 2).sum(0).mean())) for each in drawn]
         panels = []
         for index in _at_quantiles(moved):
-            words = f"moved by {moved[index]:.1f} mm (RMS)"
+            words = f"moved by {moved[index]:.1f} {length_unit(self.spatial.dims)} (RMS)"
             panels.append(self._panel(self.spatial.replay(self.item, drawn[index]), drawn[index], words))
         return panels
 
@@ -189,7 +190,8 @@ class _Shown:
         words = [f"differs by {self._difference(patch):.2f} SD"]
         if isinstance(step, RandIntensityd):
             drawn = json.loads(patch[step.parameters_key])[str(self.image_key)]
-            words[:0] = [f"{name} {value:.2g}" for name, value in _numbers(drawn, self.channel).items()][:2]
+            unit = length_unit(self.spatial.dims)
+            words[:0] = [_said(name, value, unit) for name, value in _numbers(drawn, self.channel).items()][:2]
         return words
 
     def _panel(self, patch: Mapping[Hashable, Any], parameters: SpatialPatchParameters | None, *words: str) -> Panel:
@@ -232,6 +234,15 @@ _NOT_SAID = {
     *("seed", "axis", "axes", "channels", "zero", "control_mm", "value", "waves", "phases", "times", "slices", "centre")
 }
 _NEUTRAL = {"factor": 1.0, "offset": 0.0}
+
+
+def _said(name: str, value: float, unit: str) -> str:
+    """
+    >>> _said("sigma_mm", 0.531, "px"), _said("gamma", 1.1, "px")
+    ('sigma 0.53 px', 'gamma 1.1')
+    """
+    length = name.removesuffix("_mm")
+    return f"{name} {value:.2g}" if length == name else f"{length} {value:.2g} {unit}"
 
 
 def _numbers(drawn: Mapping[str, Any], channel: int) -> dict[str, float]:

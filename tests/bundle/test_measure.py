@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from pipeline.bundle.measure import measure
 from pipeline.cli.main import app
 from pipeline.errors import ConfigError
 from pipeline.geometry import Grid
-from pipeline.io import write_volume
+from pipeline.io import write_section, write_volume
 from pipeline.metrics import measure_case, read_cases
 
 SHAPE, SPACING = (8, 7, 6), (1.0, 2.0, 5.0)
@@ -106,6 +107,44 @@ def test_images_in_the_place_of_label_maps_are_refused(folders):
     reasons = {outcome.case_id: outcome.reason for outcome in measure(*folders).outcomes if outcome.status == "refused"}
     assert set(reasons) == {"a", "b", "d"}
     assert "different ids" in reasons["a"]
+
+
+def numbered(tmp_path, offsets: list[int]) -> tuple[Path, Path]:
+    """Two sections, and as many objects of one pixel in each, their numbers from an offset on; found as they are."""
+    for name, offset in zip("ab", offsets, strict=True):
+        section = np.zeros((24, 24), np.uint16)
+        section[::2, ::2] = np.arange(144).reshape(12, 12) % 70 + 1 + offset
+        for role in ("p", "r"):
+            write_section(tmp_path / role / f"{name}.png", section)
+    return tmp_path / "p", tmp_path / "r"
+
+
+def test_more_ids_than_classes_are_not_taken_for_classes(tmp_path):
+    folders = numbered(tmp_path, [0, 70])  # 70 in each, which are 140 together
+    with pytest.raises(ConfigError, match="140 different ids in the references, from 1 to 140") as caught:
+        measure(*folders)
+    assert "--bundle nuclei_microscopy_segmentation" in str(caught.value)
+    section = np.arange(144, dtype=np.uint8).reshape(12, 12)
+    for folder in folders:
+        write_section(folder / "a.png", section)
+    with pytest.raises(ConfigError, match="143 different ids in a reference") as caught:
+        measure(*folders)
+    assert (caught.value.case, caught.value.file) == ("a", str(folders[1] / "a.png"))
+    names = tmp_path / "names.csv"
+    names.write_text("id,pseudonym\na,one\nb,two\n")
+    with pytest.raises(ConfigError, match="143 different ids") as caught:
+        measure(*folders, pseudonyms=names)
+    assert caught.value.case == "one"
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_objects_are_one_class_by_a_bundle_and_as_many_as_named_classes_may_be(tmp_path):
+    folders = numbered(tmp_path, [0, 20])
+    found = measure(*folders, bundle="nuclei_microscopy_segmentation").summary
+    assert [line.class_name for line in found.classes] == ["nucleus"]
+    assert found.length_unit == "px"
+    found = measure(*folders, classes={number: f"c{number}" for number in range(1, 91)}).summary
+    assert len(found.classes) == 90
 
 
 def test_nothing_in_any_of_them(tmp_path):

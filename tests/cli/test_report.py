@@ -81,6 +81,23 @@ def test_a_measurement_is_shown_with_the_label_maps_that_it_measured(folders):
     assert "of case sub-1" in text
 
 
+def test_a_page_on_another_dataset_takes_no_pages_place(folders):
+    lesions, scans, others = folders / "lesions", folders / "scans", folders / "other scans"
+    shutil.copytree(scans, others)
+    assert report(lesions, "--data", scans).exit_code == 0
+    page = (lesions / "report.html").read_bytes()
+    refused = report(lesions, "--data", others)
+    assert refused.exit_code == 2
+    assert "a report on another dataset" in refused.stderr
+    named = lesions / "report_other scans.html"
+    assert f"--out '{named}'" in refused.stderr
+    assert (lesions / "report.html").read_bytes() == page
+    assert report(lesions, "--data", others, "--out", named).exit_code == 0
+    assert named.is_file()
+    again = report(lesions, "--data", scans / "." / ".." / "scans")  # the same by another name
+    assert again.exit_code == 0, again.output
+
+
 def test_it_is_served_to_this_machine(folders, monkeypatch):
     asked = []
 

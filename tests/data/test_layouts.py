@@ -528,3 +528,57 @@ def test_the_time_of_listing_grows_with_the_cases_and_no_faster(tmp_path, make):
         assert (len(found.cases), len(found.channel_names)) == (cases, 2)
         seconds.append(min(took))
     assert seconds[1] < 24 * seconds[0]
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        *((f"{images}/{{}}.png", f"{labels}/{{}}.png") for images, labels in [("images", "masks"), ("image", "label")]),
+        ("{}.png", "masks/{}.png"),
+        ("imgs/{}_img.png", "gt/{}_gt.png"),
+        ("img_{}.png", "mask_{}.png"),
+        ("{}.png", "{}_cp_masks.png"),
+        ("{}_img.png", "{}_masks.png"),
+    ],
+)
+@pytest.mark.parametrize("channels", [["em"], None])
+def test_labels_in_a_folder_or_with_a_name_beside_their_images_are_no_images(tmp_path, image, label, channels):
+    ids = ("00", "b7", "zz")
+    touch(tmp_path, *(form.format(name) for name in ids for form in (image, label)))
+    found = describe_dataset(tmp_path, channels, spatial_dims=2)
+    assert found.layout == "folders"
+    assert found.channel_names == (*(channels or ["img" if "_img" in image else "image"]),)
+    own = [(next(iter(case.image.values())), case.label) for case in found.cases]
+    assert own == [(tmp_path / image.format(name), tmp_path / label.format(name)) for name in ids]
+    assert f"labels by their folder or name: 3, such as {label.format('00')}" in found.announcement
+
+
+def test_the_two_folders_may_lie_deeper(tmp_path):
+    touch(tmp_path, *(f"{part}/{kind}/{part}1.png" for part in ("train", "test") for kind in ("Images", "Annotations")))
+    found = find_cases(tmp_path, ["em"], spatial_dims=2)
+    assert [(case.case_id, case.relative.name, case.label.parent.name) for case in found] == [
+        (f"{part}1", part, "Annotations") for part in ("test", "train")
+    ]
+
+
+def test_masks_of_other_names_are_left_out_and_said(tmp_path):
+    """As the Data Science Bowl has them: a mask per object."""
+    touch(tmp_path, *(f"{name}/{file}.png" for name in "ab" for file in (f"images/{name}", "masks/17", "masks/18")))
+    touch(tmp_path, "lesions/c.png", "mask_of_none.png")  # no folder of labels, and no image of its name
+    found = describe_dataset(tmp_path, ["em"], spatial_dims=2)
+    assert [case.case_id for case in found.cases] == ["a", "b", "c", "mask_of_none"]
+    assert all(case.label is None for case in found.cases)
+    assert "labels without an image of their name, left out: 4, such as a/masks/17.png" in found.announcement
+
+
+def test_a_mask_folder_of_a_case_with_channels_is_still_the_brains(tmp_path):
+    touch(tmp_path, *(f"p{i}/{name}.nii.gz" for i in (1, 2) for name in ("cbf", "cbv", "lesion", "seg/grey")))
+    found = describe_dataset(tmp_path, ["cbf", "cbv"])
+    assert [(case.case_id, case.label.name) for case in found.cases] == [(f"p{i}", "lesion.nii.gz") for i in (1, 2)]
+
+
+def test_images_beside_the_two_folders_are_said_not_to_be_read(tmp_path):
+    touch(tmp_path, "images/00.png", "labels/00.png", "test/01.png", "02.png")
+    found = describe_dataset(tmp_path, ["em"], spatial_dims=2)
+    assert [case.case_id for case in found.cases] == ["00"]
+    assert "in neither of these folders, and not read: 2, such as 02.png" in found.announcement

@@ -8,7 +8,7 @@ from pipeline.data.label_volumes import label_volumes
 from pipeline.data.splits import fingerprint
 from pipeline.errors import ConfigError, DataError
 from pipeline.geometry import Grid
-from pipeline.io import write_volume
+from pipeline.io import write_section, write_volume
 
 IDS = [f"sub-{i:02}_ses-{s}" for i in range(11) for s in (1, 2)]
 
@@ -189,6 +189,24 @@ def test_volumes_are_read_from_the_labels(tmp_path, caplog):
     for fold in range(2):
         ids = tuple(i["case_id"] for i in data_list(tmp_path, ["mri"], "validate", folds=2, fold=fold, stratify=True))
         assert ids == k_fold([f"p{i}" for i in range(6)], folds=2, fold=fold, volumes=volumes).validate
+
+
+def test_folds_resemble_each_other_in_how_many_objects_their_labels_number(tmp_path):
+    """Whatever the numbers are: by them as classes, no two images would be alike."""
+    objects = [0, 1, 1, 6, 6, 0]
+    for i, number in enumerate(objects):
+        section = np.zeros((8, 8), np.uint8)
+        section[0, :number] = np.arange(number) + 1 + 10 * i
+        section[1, : 8 - number] = section[0, 0]  # the fewer, the larger
+        write_section(tmp_path / "labels" / f"p{i}.png", section)
+        write_section(tmp_path / "images" / f"p{i}.png", section)
+    labels = {f"p{i}": tmp_path / "labels" / f"p{i}.png" for i in range(6)}
+    volumes = label_volumes(labels, label_holds="instances")
+    assert volumes == {f"p{i}": {1: float(number)} if number else {} for i, number in enumerate(objects)}
+    options = {"folds": 2, "spatial_dims": 2, "stratify": True, "label_holds": "instances"}
+    for fold in range(2):
+        ids = [item["case_id"] for item in data_list(tmp_path, ["em"], "validate", fold=fold, **options)]
+        assert sorted(objects[int(case_id[1:])] for case_id in ids) == [0, 1, 6]
 
 
 def test_patients_from_a_file(tmp_path):

@@ -80,7 +80,9 @@ def test_means_rows_and_tables_are_those_of_the_sections(tmp_path, capsys):
     assert summary["v_rand"]["n"] == 3
     assert summary["v_rand"]["low"] <= summary["v_rand"]["mean"] <= summary["v_rand"]["high"]
     assert f"{summary['v_rand']['mean']:.4f}" in measures.table()
-    assert f"v_rand {summary['v_rand']['mean']:.4f}, 3 cases" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"v_rand {summary['v_rand']['mean']:.4f}, 3 cases" in said
+    assert f"Hausdorff 95 {evaluator.state.metrics['hausdorff_95_mm']:.1f} px, v_rand" in said
 
 
 def test_a_section_is_shown_as_it_is_stored(tmp_path):

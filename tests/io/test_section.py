@@ -311,7 +311,7 @@ def test_the_grid_of_a_section():
     assert grid.same_grid(Grid((3, 4), np.diag([2.0, 0.5, 7, 1])))
     assert not grid.same_grid(Grid((3, 4), np.diag([2.0, 0.6, 1, 1])))
     assert not grid.same_grid(Grid((3, 4, 1), np.diag([2.0, 0.5, 1, 1])))
-    assert str(grid) == "3x4 pixels of 2x0.5 mm"
+    assert str(grid) == "3x4 pixels of 2x0.5 px"
 
 
 @pytest.mark.parametrize(("orientation", "expected"), [(1, [[0, 1, 2], [3, 4, 5]]), (6, [[3, 0], [4, 1], [5, 2]])])

@@ -57,6 +57,16 @@ def test_a_miss_does_not_hide_behind_nine_perfect_cases(nine_perfect_one_missed)
     assert " ".join(line.split()) == "lesion 10 0.900 [0.700, 1.000] 0.900 0.00 2.45 1 0 0"
 
 
+def test_lengths_of_sections_are_in_pixels():
+    mask = np.zeros((12, 12), int)
+    mask[2:6, 2:6] = 1
+    rows = [Row("a", 17.0, result) for result in measure_case(mask, np.roll(mask, 1), (1.0, 1.0), {1: "cell"})]
+    summary = summarise(rows)
+    assert summary.length_unit == summary.to_dict()["length_unit"] == "px"
+    assert "HD95 px" in format_table(summary)
+    assert summarise(rows_of("a", lesion(), lesion())).length_unit == "mm"
+
+
 def test_cases_without_the_class_are_told_from_those_with_it():
     nothing = np.zeros(SHAPE, dtype=int)
     rows = [*rows_of("a", lesion(1), lesion()), *rows_of("b", nothing, nothing), *rows_of("c", lesion(), nothing)]

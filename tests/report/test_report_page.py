@@ -164,7 +164,7 @@ def test_sections_are_measured_in_pixels_and_their_worst_part_is_enlarged(tmp_pa
     text = report_page(RunResults("r", rows=rows), tmp_path / "r.html", {"07": case}).read_text(encoding="utf-8")
     words = " ".join(re.sub("<[^>]*>", " ", text.split("</style>")[1].split("<script>")[0]).split())
     assert "60 pixels missing, nothing added. 95% of the outlines agree within" in words
-    assert "pixels off" in words
+    assert "px off" in words
     assert " mm" not in words
     assert " ml" not in words
     assert "patient" not in words

@@ -1,5 +1,7 @@
 """What a preview shows: alone what is alone, ordered by strength, and numbers that are right."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from monai.data import MetaTensor
 from monai.transforms import RandGaussianNoised
 
 from pipeline.errors import ConfigError
-from pipeline.transforms import RandBrightnessd, RandSpatialPatchd, ZeroAbsentChannelsd
+from pipeline.transforms import RandBlurd, RandBrightnessd, RandSpatialPatchd, ZeroAbsentChannelsd
 from pipeline.transforms.preview import preview, smallest_jacobian
 
 SPACING = (1.0, 1.0, 4.0)
@@ -49,6 +51,16 @@ def test_smallest_jacobian():
     assert smallest_jacobian(folded, SPACING) == pytest.approx(-0.5)
     flat = grid(np.diag([0.5, 1.0, 1.0]))[..., :1]
     assert smallest_jacobian(flat, SPACING) == pytest.approx(0.5)
+
+
+def test_a_sections_pixels_have_no_size():
+    section = {"case_id": "a", "image": MetaTensor(torch.rand(1, 21, 18), affine=torch.eye(4))}
+    spatial = RandSpatialPatchd(["image"], patch_size=[10, 12], affine_probability=1.0, elastic_probability=0.0)
+    blur = RandBlurd("image", prob=1.0, sigma_mm=[0.5, 1.0])
+    rows = preview(section, {"spatial": spatial, "smooth": blur}).rows
+    for row, said in (("rotation", r"moved by [\d.]+ px \(RMS\)"), ("smooth", r"sigma [\d.]+ px\n")):
+        assert rows[row]
+        assert all(re.search(said, panel.words) for panel in rows[row])
 
 
 def test_rows_and_their_order():

@@ -14,6 +14,7 @@ from pipeline.data.layouts.discover import channel_names, only_labels
 from pipeline.data.layouts.folder import Entry, File, Folder, Listing
 from pipeline.data.layouts.names import IMAGE_WORDS, LABEL_NAMES, MASK_WORDS, Role, before, is_label, role, without
 from pipeline.data.layouts.other_names import add_overlooked, refuse_named_otherwise
+from pipeline.data.layouts.partners import in_label_folder, with_partners_named
 from pipeline.errors import DataError
 
 
@@ -31,6 +32,7 @@ def listing(folder: Folder, channels: Sequence[str] | None) -> Listing:
     Raises:
         DataError: labels alone, where no channel is named.
     """
+    files, said = with_partners_named(folder.files)
     notes: list[str] = []
     if channels is None:
         if only_labels(folder.files):
@@ -40,21 +42,22 @@ def listing(folder: Folder, channels: Sequence[str] | None) -> Listing:
                 expected="images beside their labels",
                 fix="add the images; or name the channel, if these are images",
             )
-        channels, notes = channel_names(folder.files)
-    elif len(channels) == 1 and not any(_is_channel(file, channels) for file in folder.files):
-        refuse_named_otherwise(folder.files, channels[0], folder.root)
-    entries = entries_of(folder.files, channels, folder.root.resolve().name)
+        channels, notes = channel_names(files)
+    elif len(channels) == 1 and not any(_is_channel(file, channels) for file in files):
+        refuse_named_otherwise(files, channels[0], folder.root)
+    entries = entries_of(files, channels, folder.root.resolve().name)
+    notes += said
     label_names = {label.name for entry in entries for label in entry.labels}
     masks = [name for name in label_names if (stem := folder.stem(name)) and without(stem, MASK_WORDS) is not None]
     if masks:
         notes.append(f"masks are taken for the labels, such as {min(masks)}")
-    elif not label_names and (others := [file for file in folder.files if without(file.stem, MASK_WORDS) is not None]):
+    elif not label_names and (others := [file for file in files if without(file.stem, MASK_WORDS) is not None]):
         notes.append(
             f"{others[0].path.name} may be the brain's mask: no label unless it is named so, such as lesion_mask"
         )
     found = Listing(tuple(channels), entries, notes=notes)
-    if any(_is_channel(file, channels) for file in folder.files):  # else every file is taken
-        add_overlooked(found, folder.files)
+    if any(_is_channel(file, channels) for file in files):  # else every file is taken
+        add_overlooked(found, files)
     return found
 
 
@@ -100,7 +103,7 @@ def _entry(case_id: str, found: Sequence[tuple[Role, Path]], channels: Sequence[
 
 def _unnamed(files: Sequence[File], channel: str) -> list[Entry]:
     """One image per case, whose name says nothing of a channel: every file that is no label and no mask."""
-    images = [file for file in files if not is_label(file.stem)]
+    images = [file for file in files if not is_label(file.stem) and not in_label_folder(file)]
     labels: dict[tuple[tuple[str, ...], str], dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for file in files:
         for name in (*LABEL_NAMES, *MASK_WORDS):

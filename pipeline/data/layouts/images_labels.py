@@ -68,6 +68,10 @@ def listing(folder: Folder, channels: Sequence[str] | None) -> Listing:
     alone = sorted(path.name for key, path in labels.items() if key not in found)
     if alone:
         notes.append(f"labels without an image of their name: {len(alone)}, such as {alone[0]}")
+    others = [file for file in folder.files if file.folders[:1] not in ((pair[0],), (pair[1],))]
+    if others:
+        first = "/".join((*others[0].folders, others[0].path.name))
+        notes.append(f"in neither of these folders, and not read: {len(others)}, such as {first}")
     return Listing(tuple(channels), entries, notes=notes)
 
 
