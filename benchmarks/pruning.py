@@ -12,6 +12,7 @@ not seen; further words KEY=VALUE are handed on to it (part=all measures all cas
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import tempfile
 import time
@@ -65,8 +66,9 @@ def main() -> None:
     print(f"{folder.name}, window {' x '.join(map(str, config['patch_size']))}, {arguments.threads} threads")
     print(f"{'branch':8}{'parameters':>14}{'GFLOP':>9}{'seconds':>10}{'share':>7}{'Dice':>8}{'N':>5}")
     for name, candidate in candidates.items():
+        # Of shapes alone: it does not know oneDNN's convolution by its name.
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            candidate(window)
+            copy.deepcopy(candidate).to("meta")(window.to("meta"))
         depth, mode = (network.depth, "accurate") if name == "mean" else (int(name[2:]), "fast")
         branch = (f"network_def#inference_depth={depth}", f"network_def#inference_mode={mode}")
         with tempfile.TemporaryDirectory() as out:

@@ -45,7 +45,7 @@ def command(
     Every voxel is read once; what is learned is kept in a cache folder (PIPELINE_CACHE), never in the dataset, so that
     the next check, and `pipeline init`, read only what has changed.
     """
-    changed = words.overrides(changes)
+    changed = words.overrides(changes, paths=(dataset,))
     from pipeline.bundle.check import check
     from pipeline.cli.check_table import show
     from pipeline.io.destination import require_file

@@ -34,7 +34,7 @@ def command(
     pseudonyms: words.Pseudonyms = None,
 ) -> None:
     """Measure a trained bundle on labelled cases, per case and class, in each case's own space."""
-    changed = words.overrides(changes, layout, pseudonyms)
+    changed = words.overrides(changes, layout, pseudonyms, (data, bundle))
     from pipeline.bundle import run
 
     with keeps("measured cases are not kept; to redo it: the same command again"):

@@ -63,7 +63,7 @@ def command(
     names = None if channels is None else words.names(channels, "--channels")
     named = None if classes is None else words.classes(classes)
     budget_s = None if budget is None else words.seconds(budget)
-    changed = words.overrides(changes)
+    changed = words.overrides(changes, paths=(dataset, bundle))
     from pipeline.bundle import create
     from pipeline.bundle.data_rules import taken_on_trust
     from pipeline.cli.check_table import refused_lines

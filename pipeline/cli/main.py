@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
 import sys
 from io import TextIOWrapper
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -31,6 +28,7 @@ from pipeline.cli import (
     train,
     verify,
     verify_run,
+    words,
 )
 from pipeline.cli.log import show_log
 from pipeline.cli.outcome import FAILED_INPUT, INTERRUPTED, pipeline_error_behind
@@ -72,9 +70,8 @@ def _what_was_meant(error: Any) -> str:
         return ""
     extra = re.search(r"unexpected extra argument(?:s|\(s\))? \((.+)\)", error.format_message())
     if extra:
-        paths = (f"{value} {extra[1]}" for value in error.ctx.params.values() if isinstance(value, str | Path))
-        meant = next(filter(os.path.exists, paths), None)
-        return f". A path with spaces stands in quotes: {shlex.quote(meant)}" if meant else ""
+        meant = words.path_with_spaces(error.ctx.params.values(), extra[1])
+        return f". To fix it: {meant}" if meant else ""
     takes_keys = any(parameter.metavar == "KEY=VALUE" for parameter in command.params)
     if hasattr(error, "option_name") and takes_keys and not error.possibilities:
         from pipeline.bundle import nearest_keys
@@ -149,6 +146,6 @@ def main(arguments: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a name that the terminal can't show must not end what is done with it
             stream.reconfigure(errors="backslashreplace")
-    words = sys.argv[1:] if arguments is None else arguments
+    typed = sys.argv[1:] if arguments is None else arguments
     # `--debug` belongs to the whole command, but is typed where one stands: at the end of the line that failed.
-    app([word for word in words if word == "--debug"] + [word for word in words if word != "--debug"], "pipeline")
+    app([word for word in typed if word == "--debug"] + [word for word in typed if word != "--debug"], "pipeline")

@@ -66,7 +66,7 @@ def command(
     One bad case does not stop the others: the table says which were done, refused or failed, and why. Whatever ends the
     command, each result that is there is whole, and the same command goes on.
     """
-    changed = words.overrides(changes, layout, pseudonyms)
+    changed = words.overrides(changes, layout, pseudonyms, (source, target))
     from pipeline.bundle import run
 
     with keeps(f"every label map in {target} is whole; the same command goes on"):

@@ -44,7 +44,7 @@ def command(
     """
     if out.suffix.lower() not in FORMATS:
         raise ConfigError(f"--out {out}", expected=f"a name that ends in {', '.join(FORMATS)}")
-    changed = words.overrides(changes, layout, pseudonyms)
+    changed = words.overrides(changes, layout, pseudonyms, (data, bundle))
     from pipeline.bundle.preview import preview_case
     from pipeline.io.destination import require_file
     from pipeline.report.augmentation import augmentation_figure

@@ -38,7 +38,7 @@ def command(
     Accepted where it loses at most 0.002 of Dice in every class; then models/ holds it and its table, and predictions
     use it wherever it is the fastest (runtime=auto). Exit status 1 where it is not: the bundle stays as it is.
     """
-    changed = words.overrides(changes, layout, pseudonyms)
+    changed = words.overrides(changes, layout, pseudonyms, (data, bundle))
     from pipeline.bundle.quantize import quantize
 
     with keeps("the bundle is as it was; to redo it: the same command again"):

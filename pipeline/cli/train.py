@@ -50,7 +50,7 @@ def command(
     your cache folder (on Linux ~/.cache/monai-volume-pipeline), up to PIPELINE_CACHE_GIB, or a fifth of the free disk
     and at most 50 GiB; it may be deleted at any time. cache_dir=FOLDER puts them elsewhere, cache_dir=null keeps none.
     """
-    changed = words.overrides(changes, layout, pseudonyms)
+    changed = words.overrides(changes, layout, pseudonyms, (data, bundle))
     budget_s = None if budget is None else words.seconds(budget)
     from pipeline.bundle import run
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -99,8 +100,18 @@ def typed(*words: str | Path) -> str:
     return shlex.join(map(str, words))
 
 
+def path_with_spaces(given: Iterable[Any], rest: str) -> str | None:
+    """What to write where an argument and the words after it are one path; None where there is no such path."""
+    paths = (f"{value} {rest}" for value in given if isinstance(value, str | Path))
+    meant = next(filter(os.path.exists, paths), None)
+    return f"put the path with spaces in quotes: {shlex.quote(meant)}" if meant else None
+
+
 def overrides(
-    words: Sequence[str] | None, layout: str | None = None, pseudonyms: Path | None = None
+    words: Sequence[str] | None,
+    layout: str | None = None,
+    pseudonyms: Path | None = None,
+    paths: Iterable[Path | str | None] = (),
 ) -> tuple[str, ...]:
     """The ``KEY=VALUE`` words, checked for their form; whether a key exists, the bundle decides.
 
@@ -110,14 +121,15 @@ def overrides(
     Args:
         words: as typed.
         layout, pseudonyms: options that stand for the keys of the same names.
+        paths: the command's others, of which a word may be a part whose quotes are missing.
 
     Raises:
         ConfigError: a word without ``=`` or without a key.
     """
-    expected = "KEY=VALUE, such as max_epochs=50; a path or a value with spaces stands in quotes"
     for word in words or ():
         if not word.partition("=")[0] or "=" not in word:
-            raise ConfigError(f"the word '{word}'", expected=expected)
+            fix = path_with_spaces(paths, " ".join(words or ())) or "put a path or a value with spaces in quotes"
+            raise ConfigError(f"the word '{word}'", expected="KEY=VALUE, such as max_epochs=50", fix=fix)
     said = {"layout": layout, "pseudonyms": None if pseudonyms is None else str(pseudonyms)}
     quoted = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in said.items() if value is not None]
     return (*(words or ()), *quoted)

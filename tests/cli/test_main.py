@@ -169,9 +169,13 @@ def test_a_name_that_the_terminal_can_not_show_ends_no_command(tmp_path):
 def test_a_path_whose_quotes_are_missing_is_named_with_them(pipeline, rooms, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my old scans").mkdir()
-    shown = " ".join(pipeline("check", "my", "old", "scans", COLUMNS="300").stderr.replace("│", " ").split())
-    assert "A path with spaces stands in quotes: 'my old scans'" in shown
-    assert "quotes" not in pipeline("check", "their", "scans", COLUMNS="300").stderr
+    for command in (["check", "my", "old", "scans"], ["measure", "their", "my", "old", "scans"]):
+        shown = " ".join(pipeline(*command, COLUMNS="300").stderr.replace("│", " ").split())
+        assert "put the path with spaces in quotes: 'my old scans'" in shown, command
+    shown = pipeline("train", "bundle", "--data", "my", "old", "scans", COLUMNS="300").stderr
+    assert "found the word 'old'" in shown
+    assert "put the path with spaces in quotes: 'my old scans'" in shown
+    assert "in quotes:" not in pipeline("check", "their", "scans", COLUMNS="300").stderr
 
 
 def test_the_help_of_quantize_names_the_extra(pipeline):
