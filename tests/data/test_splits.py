@@ -1,5 +1,6 @@
 import json
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -189,6 +190,14 @@ def test_volumes_are_read_from_the_labels(tmp_path, caplog):
     for fold in range(2):
         ids = tuple(i["case_id"] for i in data_list(tmp_path, ["mri"], "validate", folds=2, fold=fold, stratify=True))
         assert ids == k_fold([f"p{i}" for i in range(6)], folds=2, fold=fold, volumes=volumes).validate
+
+
+def test_what_a_bundle_may_take_on_trust_of_a_label_does_not_make_it_empty(tmp_path, caplog):
+    header = nib.Nifti1Header()
+    header["pixdim"][1:4] = 1, 2, 40  # neither qform nor sform, and slices that spacing_limits_mm would have to allow
+    nib.save(nib.Nifti1Image(np.ones((4, 4, 2), np.uint8), None, header), tmp_path / "p1_label.nii.gz")
+    assert label_volumes({"p1": tmp_path / "p1_label.nii.gz"}) == {"p1": {1: pytest.approx(32 * 80 / 1000)}}
+    assert not caplog.text
 
 
 def test_patients_from_a_file(tmp_path):
