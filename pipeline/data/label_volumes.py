@@ -12,8 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import PipelineError
+from pipeline.io.policy import ReadPolicy
 
 logger = logging.getLogger(__name__)
+
+_POLICY = ReadPolicy(assume_orientation="RAS", trust="sform", spacing_limits_mm=(1e-6, 1e6))
+"""Whatever a bundle may take on trust of a label: its volume is the same, and who loads the case refuses it or not."""
 
 
 def label_volumes(
@@ -55,7 +59,7 @@ def _volumes_of(path: str, size: int, modified_ns: int) -> dict[int, float] | No
     from pipeline.io import read_image
 
     try:
-        image = read_image(path)
+        image = read_image(path, policy=_POLICY)
     except PipelineError:
         return None
     values, counts = np.unique(np.rint(image.array), return_counts=True)

@@ -1,5 +1,6 @@
 import json
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -207,6 +208,14 @@ def test_folds_resemble_each_other_in_how_many_objects_their_labels_number(tmp_p
     for fold in range(2):
         ids = [item["case_id"] for item in data_list(tmp_path, ["em"], "validate", fold=fold, **options)]
         assert sorted(objects[int(case_id[1:])] for case_id in ids) == [0, 1, 6]
+
+
+def test_what_a_bundle_may_take_on_trust_of_a_label_does_not_make_it_empty(tmp_path, caplog):
+    header = nib.Nifti1Header()
+    header["pixdim"][1:4] = 1, 2, 40  # neither qform nor sform, and slices that spacing_limits_mm would have to allow
+    nib.save(nib.Nifti1Image(np.ones((4, 4, 2), np.uint8), None, header), tmp_path / "p1_label.nii.gz")
+    assert label_volumes({"p1": tmp_path / "p1_label.nii.gz"}) == {"p1": {1: pytest.approx(32 * 80 / 1000)}}
+    assert not caplog.text
 
 
 def test_patients_from_a_file(tmp_path):
