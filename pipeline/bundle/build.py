@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -82,9 +83,9 @@ def build(
         )
     if out is not None and (_delta_file(out).is_file() or (out / "models").exists()):
         raise BundleError(
-            "another bundle, or a run, whose configs a copy would take the place of",
+            "a bundle, or a run, whose configs a copy would take the place of",
             file=out,
-            expected="a new folder, or that of an earlier copy",
+            expected="a new folder",
             fix="choose another name for --out",
         )
     if out is not None and network is None and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
@@ -110,7 +111,7 @@ def build(
         raise BundleError(
             f"stale {', '.join(f.name for f in changed)}",
             expected="what the base and bundle.yaml generate",
-            fix=f"pipeline build {bundle.name}",
+            fix=f"pipeline build {shlex.quote(str(bundle))}",
             file=folder,
         )
     from pipeline.io.atomic import write_whole  # the image libraries, which reading a bundle needs not

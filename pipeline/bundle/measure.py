@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import time
 import traceback
@@ -24,11 +26,14 @@ from pipeline.data.onto_grid import reordering
 from pipeline.data.pairs import Pair, Pairing, find_pairs, renamed
 from pipeline.data.provenance import bundle_identity, command_line, environment, input_digests
 from pipeline.data.pseudonyms import MARK, Pseudonyms, hidden_error, without_paths
+from pipeline.data.splits import TRAINED_ON
 from pipeline.data.stack_rules import StackRules
 from pipeline.errors import ConfigError, DataError, GeometryError, LabelError
 from pipeline.geometry import Grid
 from pipeline.io import Volume, read_image_grid
 from pipeline.metrics import Row, absent_class, diagonal_mm, measure_case, summarise
+
+logger = logging.getLogger("pipeline.bundle")
 
 _MOST_IDS = 128
 """Ids, where nothing says which classes there are: a whole body has 117; objects, or an image's values, are more."""
@@ -103,6 +108,7 @@ def measure(
         asked_by_bundle = data_rules(resolve(find_bundle(bundle), "evaluate"))
         rules, known = asked_by_bundle.stack, known or asked_by_bundle.classes
     known = known or pairing.classes
+    _look_at_record(Path(predictions), pairing, known)
     asked = _Asked(known, rules, tolerance_mm, lesion_overlap, pseudonyms is not None)
     results: list[_Done] = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -118,6 +124,31 @@ def measure(
     summary = summarise(rows, outside_mean=() if known else _in_no_reference(rows)) if rows else None
     measured = Measured(rows, summary, outcomes, pairing.extra)
     return measured if out is None else measured.written(Path(out), _record(pairing, asked, bundle, started))
+
+
+def _look_at_record(predictions: Path, pairing: Pairing, known: Mapping[int, str]) -> None:
+    """What `pipeline predict` has written beside the results, and no result shows.
+
+    Raises:
+        ConfigError: results that number objects, where nothing says which class these are of.
+    """
+    record = predictions / "predictions.json"
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+        cases = [case for case in found["cases"] if isinstance(case, dict)]
+    except (OSError, ValueError, KeyError, TypeError):  # none, or of something else
+        return
+    if not known and any(case.get("instances") is not None for case in cases):
+        what = "results that number objects, and nothing that says which class these are of"
+        raise ConfigError(what, file=record, expected="named classes", fix=_NAME_CLASSES)
+    trained = {case.get("case") for case in cases if TRAINED_ON in (case.get("repairs") or ())}
+    trained &= {pair.case_id for pair in pairing.pairs}
+    if trained:
+        logger.warning(
+            "%d of %d cases are some that the weights were trained on, and count here: what is measured on them says"
+            " nothing of other patients; `pipeline evaluate` leaves them out",
+            len(trained), len(pairing.pairs),
+        )  # fmt: skip
 
 
 def _measured(pair: Pair, asked: _Asked) -> _Done:

@@ -16,6 +16,7 @@ from pipeline.bundle.record import record_prediction
 from pipeline.bundle.refusals import refuse_taken_back
 from pipeline.data.fingerprint import CaseFingerprint
 from pipeline.data.provenance import environment
+from pipeline.data.splits import TRAINED_ON, read_split, trained_cases
 from pipeline.data.trained_on import TrainedOn
 from pipeline.errors import ConfigError
 from pipeline.io.destination import require_folder
@@ -69,7 +70,8 @@ def predict(
     from pipeline.engines.cohort_turns import turns
     from pipeline.inference.fitting import require_window
 
-    items = [item | {REMARKS: unlike.get(item["case_id"], [])} for item in items]
+    seen = _trained_on(items, inference.weights())
+    items = [item | {REMARKS: [*unlike.get(item["case_id"], []), *seen.get(item["case_id"], [])]} for item in items]
 
     run_section(inference.parser, "initialize")
     network, inferer, device = inference["network"], inference["inferer"], inference["device"]
@@ -120,6 +122,20 @@ def _unlike_training(cases: Sequence[CaseFingerprint], weights: Sequence[Path]) 
             "\n  ..." if len(remarks) > 5 else "",
         )  # fmt: skip
     return remarks
+
+
+def _trained_on(items: Sequence[dict[str, Any]], weights: Sequence[Path]) -> dict[str, list[str]]:
+    """Case id -> that the weights were trained on it; said, because nobody sees it in a result."""
+    splits = [read_split(file) for path in weights if (file := path.with_name("split.json")).is_file()]
+    images = {item["case_id"]: next(iter(item["image"].values())) for item in items if item["image"]}
+    found = set().union(*(trained_cases(split, images) for split in splits))
+    if found:
+        logger.warning(
+            "%d of %d cases are some that these weights were trained on: how good their results are says nothing of"
+            " other patients; `pipeline evaluate` measures the cases that were not trained on",
+            len(found), len(items),
+        )  # fmt: skip
+    return {case_id: [TRAINED_ON] for case_id in found}
 
 
 def _refuse_to_overwrite(items: Sequence[dict[str, Any]], output: Path, suffix: str) -> None:

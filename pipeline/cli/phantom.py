@@ -37,6 +37,9 @@ def command(
 ) -> None:
     """Write a dataset of digital brain-perfusion phantoms: CBF, CBV and MTT maps with labelled stroke lesions."""
     from pipeline.data.phantom_dataset import write_dataset
+    from pipeline.io.destination import require_folder
+
+    require_folder(folder)
 
     with keeps(f"finished cases stay in {folder}; to have all: delete it and start again"), counted("cases") as count:
         write_dataset(

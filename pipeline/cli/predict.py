@@ -92,7 +92,8 @@ def closing_words(result: CohortResult, folder: Path) -> str:
     repaired = sum(o.status == "done" and bool(o.repairs) for o in result.outcomes)
     if repaired:
         lines.append(
-            f"{repaired} done with remarks (units, grids, unlike the training cases): column repairs of the table"
+            f"{repaired} done with remarks (units, grids, unlike the training cases, or one of them): "
+            "column repairs of the table"
         )
     kept = sum(o.kept for o in result.outcomes)
     if kept:

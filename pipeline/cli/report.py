@@ -11,6 +11,7 @@ import typer
 from pipeline.cli import words
 from pipeline.cli.outcome import keeps
 from pipeline.cli.progress import counted
+from pipeline.errors import DataError
 
 if TYPE_CHECKING:
     from pipeline.report import RunResults
@@ -57,6 +58,13 @@ def command(
 
     with keeps("nothing is written; to redo it: the same command again"):
         results = read_run(run)
+        if data is None and not (results.record or results.rows or results.curves):
+            raise DataError(
+                "nothing to report",
+                file=run,
+                expected="the folder of a run, of predictions or of measures",
+                fix="of label maps that something else has made, give the references: --data DATASET",
+            )
         file = out if out is not None else run / "report.html"
         if data is not None and out is None:
             require_same_dataset(file, data)

@@ -13,7 +13,7 @@ from pipeline.data.cases import Case, find_cases
 from pipeline.data.patients import read_patients
 from pipeline.data.pseudonyms import MARK, Pseudonyms
 from pipeline.data.sections import stacks_of
-from pipeline.data.splits import Split, fingerprint, k_fold, patient_of, read_split
+from pipeline.data.splits import Split, k_fold, patient_of, read_split, trained_cases
 from pipeline.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
@@ -174,10 +174,8 @@ def _unseen(cases: Sequence[Case], split: Split) -> list[Case]:
     in_training = set(split.train)
     patients = {split.patient(case_id) for case_id in split.train}
     patients |= {_patient(case) for case in cases if case.case_id in in_training}
-    trained = {split.fingerprints.get(case_id) for case_id in split.train} - {None}
-    readable = [case for case in cases if case.image and Path(str(_first(case)).partition("#")[0]).is_file()]
-    known = {case.case_id for case in readable if fingerprint(_first(case)) in trained}
-    if trained and not known:
+    known = trained_cases(split, {case.case_id: _first(case) for case in cases if case.image})
+    if not known and any(case_id in split.fingerprints for case_id in split.train):
         shared = [case.case_id for case in cases if _patient(case) in patients]
         if shared:
             logger.info("%d cases have the ids of training cases, but other images: other patients", len(shared))

@@ -54,6 +54,17 @@ def fingerprint(path: str | PathLike[str]) -> str:
     return f"{digest.hexdigest()[:32]}-{size}" + ("" if section is None else f"-{section}")
 
 
+TRAINED_ON = "the weights were trained on this case"
+"""Remark of a result that says nothing of how good results of new patients are."""
+
+
+def trained_cases(split: Split, images: Mapping[str, str | PathLike[str]]) -> set[str]:
+    """Those of the cases (id -> image of the first channel) that ``split`` trained on, by the images' content."""
+    trained = {split.fingerprints.get(case_id) for case_id in split.train} - {None}
+    readable = {case_id: path for case_id, path in images.items() if Path(str(path).partition("#")[0]).is_file()}
+    return {case_id for case_id, path in readable.items() if fingerprint(path) in trained} if trained else set()
+
+
 def patient_of(case_id: str) -> str:
     """The patient to whom a case belongs: its ``sub-`` label, or else its id up to ``_ses-``; visits stay together.
 

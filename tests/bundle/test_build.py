@@ -314,7 +314,7 @@ def test_a_copy_takes_no_place_of_another_bundle_or_a_run(bundle, configs, tmp_p
     for name in ("configs/metadata.json", own):
         (mine / name).parent.mkdir(parents=True, exist_ok=True)
         (mine / name).write_text("{}")
-    with pytest.raises(BundleError, match=r"mine: found another bundle, or a run.*choose another name for --out"):
+    with pytest.raises(BundleError, match=r"mine: found a bundle, or a run.*choose another name for --out"):
         build(bundle, network="residual", out=mine, configs=configs)
     assert (mine / "configs" / "metadata.json").read_text() == "{}"
     assert not (mine / "configs" / "train.json").exists()

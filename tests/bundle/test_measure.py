@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from pipeline.bundle.measure import measure
 from pipeline.cli.main import app
+from pipeline.data.splits import TRAINED_ON
 from pipeline.errors import ConfigError
 from pipeline.geometry import Grid
 from pipeline.io import write_section, write_volume
@@ -38,6 +39,31 @@ def folders(tmp_path):
         if case != "e":
             write_volume(tmp_path / "p" / f"{case}_pred.nii.gz", prediction, MOVED if case == "d" else GRID)
     return tmp_path / "p", tmp_path / "r"
+
+
+def recorded(folder: Path, **of_each) -> None:
+    """What `pipeline predict` leaves beside its results a and b."""
+    cases = [{"case": case, "repairs": [], "instances": None} | of_each for case in "ab"]
+    (folder / "predictions.json").write_text(json.dumps({"cases": cases}))
+
+
+def test_predictions_of_training_cases_are_said_to_be_some(folders, caplog):
+    recorded(folders[0])
+    measure(*folders)
+    assert not caplog.text
+    recorded(folders[0], repairs=["unlike the training cases", TRAINED_ON])
+    measure(*folders)
+    assert "2 of 5 cases are some that the weights were trained on" in caplog.text
+    (folders[0] / "predictions.json").write_text("of another program")
+    assert measure(*folders).counts["done"] == 3
+
+
+def test_results_that_number_objects_are_not_measured_as_classes(folders):
+    recorded(folders[0], instances=7)
+    with pytest.raises(ConfigError, match="results that number objects") as caught:
+        measure(*folders)
+    assert "--bundle nuclei_microscopy_segmentation" in str(caught.value)
+    assert measure(*folders, classes={1: "cell", 2: "other"}).counts["done"] == 3
 
 
 def test_every_pair_is_measured_and_a_bad_one_stops_none(folders, tmp_path):

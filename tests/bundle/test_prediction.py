@@ -7,8 +7,9 @@ from pipeline.bundle import find_bundle, shipped_bundles
 from pipeline.bundle.data_rules import data_rules
 from pipeline.bundle.inference import Inference
 from pipeline.bundle.load import load_bundle
-from pipeline.bundle.prediction import _refuse_to_overwrite, _unlike_training, predict
+from pipeline.bundle.prediction import _refuse_to_overwrite, _trained_on, _unlike_training, predict
 from pipeline.data.fingerprint import CaseFingerprint
+from pipeline.data.splits import TRAINED_ON, Split, fingerprint, write_split
 from pipeline.errors import ConfigError
 from pipeline.geometry import Grid
 from pipeline.inference import SlidingWindowInferer
@@ -90,3 +91,23 @@ def test_a_scan_unlike_the_training_cases_is_said_to_be_so(caplog):
     _unlike_training(cases[1:2], [weights])
     assert "1 of 1 case is unlike those" in caplog.text
     assert _unlike_training(cases, [weights.with_name("elsewhere") / "model.pt"]) == {}
+
+
+def test_cases_that_the_weights_were_trained_on_are_known_by_their_images(tmp_path, caplog):
+    items = []
+    for number, name in enumerate(["old", "new", "renamed"]):
+        write_volume(tmp_path / f"{name}.nii.gz", np.full((4, 4, 4), number, np.float32), Grid((4, 4, 4), np.eye(4)))
+        items.append({"case_id": name, "image": {"t1": str(tmp_path / f"{name}.nii.gz")}})
+    prints = {
+        "old": fingerprint(tmp_path / "old.nii.gz"),
+        "a": fingerprint(tmp_path / "renamed.nii.gz"),
+        "new": "other",
+    }
+    write_split(tmp_path / "models" / "split.json", Split(("a", "new", "old"), (), prints))
+    weights = tmp_path / "models" / "model.pt"
+    items.append({"case_id": "without", "image": {}})
+    assert _trained_on(items, [weights, weights]) == {"old": [TRAINED_ON], "renamed": [TRAINED_ON]}
+    assert "2 of 4 cases are some that these weights were trained on" in caplog.text
+    caplog.clear()
+    assert _trained_on(items[1:2], [weights]) == _trained_on(items, [tmp_path / "model.pt"]) == {}
+    assert not caplog.text

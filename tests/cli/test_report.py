@@ -119,3 +119,11 @@ def test_a_folder_that_is_none_is_refused(tmp_path):
     result = report(tmp_path / "none")
     assert result.exit_code == 2
     assert "no such folder" in result.stderr
+
+
+def test_a_folder_of_something_else_gets_no_page(tmp_path):
+    (tmp_path / "notes.txt").write_text("no run")
+    said = report(tmp_path)
+    assert said.exit_code == 2
+    assert "nothing to report" in said.stderr
+    assert not (tmp_path / "report.html").exists()
