@@ -582,3 +582,22 @@ def test_images_beside_the_two_folders_are_said_not_to_be_read(tmp_path):
     found = describe_dataset(tmp_path, ["em"], spatial_dims=2)
     assert [case.case_id for case in found.cases] == ["00"]
     assert "in neither of these folders, and not read: 2, such as 02.png" in found.announcement
+
+
+def test_a_label_whose_image_says_more_of_itself_is_that_images_alone(tmp_path):
+    """`sub-1_bold` of a bundle whose channel is called otherwise, beside `sub-1_label`."""
+    touch(tmp_path, *(f"sub-{i}/sub-{i}_{name}.nii.gz" for i in range(3) for name in ("bold", "label")))
+    found = describe_dataset(tmp_path, ["mri"])
+    assert [case.label.name for case in found.cases] == [f"sub-{i}_label.nii.gz" for i in range(3)]
+    # of two images that begin so, and of one that is called so, nobody knows
+    touch(tmp_path, "sub-0/sub-0_bold_2.nii.gz", "sub-1/sub-1.nii.gz", "sub-2/x_label.nii.gz")
+    found = describe_dataset(tmp_path, ["mri"])
+    labels = {case.case_id: case.label and case.label.name for case in found.cases}
+    assert labels == {
+        "sub-0_bold": None,
+        "sub-0_bold_2": None,
+        "sub-1_bold": None,
+        "sub-1": "sub-1_label.nii.gz",
+        "sub-2_bold": "sub-2_label.nii.gz",
+    }
+    assert "labels without an image of their name, left out: 2, such as sub-0_label.nii.gz" in found.announcement

@@ -56,8 +56,13 @@ def listing(folder: Folder, channels: Sequence[str] | None) -> Listing:
             f"{others[0].path.name} may be the brain's mask: no label unless it is named so, such as lesion_mask"
         )
     found = Listing(tuple(channels), entries, notes=notes)
-    if any(_is_channel(file, channels) for file in files):  # else every file is taken
+    if any(_is_channel(file, channels) for file in files):
         add_overlooked(found, files)
+    else:  # every image is taken, and a label where it has an image's name
+        taken = {path for entry in entries for paths in (*entry.image.values(), entry.labels) for path in paths}
+        alone = [file.path.name for file in files if file.path not in taken and is_label(file.stem)]
+        if alone:
+            found.notes.append(f"labels without an image of their name, left out: {len(alone)}, such as {min(alone)}")
     return found
 
 
@@ -101,6 +106,15 @@ def _entry(case_id: str, found: Sequence[tuple[Role, Path]], channels: Sequence[
     return Entry(case_id, dict(image), labels[name] if name else own, Path(*folder))
 
 
+def _starts(stem: str) -> list[str]:
+    """
+    >>> _starts("sub-01_run-2_bold")
+    ['sub-01_run-2_bold', 'sub-01_run-2', 'sub-01']
+    """
+    words = stem.split("_")
+    return ["_".join(words[:count]) for count in range(len(words), 0, -1)]
+
+
 def _unnamed(files: Sequence[File], channel: str) -> list[Entry]:
     """One image per case, whose name says nothing of a channel: every file that is no label and no mask."""
     images = [file for file in files if not is_label(file.stem) and not in_label_folder(file)]
@@ -111,10 +125,13 @@ def _unnamed(files: Sequence[File], channel: str) -> list[Entry]:
                 labels[file.folders, prefix][name].append(file.path)
     in_folder = Counter(file.folders for file in images)
     stems = Counter(file.stem for file in images)
+    begin_so = Counter((file.folders, start) for file in images for start in _starts(file.stem))
     entries = []
     for file in images:
         plain = without(file.stem, IMAGE_WORDS)
         places = [file.stem, *([] if plain is None else [plain])]  # `a` and `a_mask`; `image` and `mask`
+        # `a_bold` and `a_mask`, where no other image of the folder begins with `a`
+        places += [start for start in _starts(file.stem)[1:] if begin_so[file.folders, start] == 1]
         candidates = [labels[file.folders, place] for place in places if (file.folders, place) in labels]
         bare = labels.get((file.folders, ""), {})
         if in_folder[file.folders] == 1:  # beside a bare `label`; a bare `mask` may be the brain's
