@@ -110,7 +110,12 @@ class Merge:
             if isinstance(base, str | int | float):
                 raise self._refusal(f"a dict in place of {base!r}", path, "one value")
         if isinstance(base, int | float) and isinstance(delta, str) and delta[:1] not in ("@", "$"):
-            raise self._refusal(f"the text {delta!r} in place of {base!r}", path, "a number, true or false")
+            wanted = "true or false" if isinstance(base, bool) else "a number"
+            raise self._refusal(
+                f"the text {delta!r}", path, wanted + (", with a decimal point" if "," in delta else "")
+            )
+        if type(base) is int and type(delta) is float and not delta.is_integer():
+            raise self._refusal(f"{delta!r}", path, "a whole number")
         return self._new(delta, path)
 
     def _dict(self, base: dict[str, Any], delta: dict[str, Any], path: KeyPath) -> dict[str, Any]:
