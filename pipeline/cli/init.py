@@ -10,6 +10,7 @@ import typer
 from pipeline.cli import words
 from pipeline.cli.outcome import SOME_REFUSED, keeps
 from pipeline.cli.progress import counted
+from pipeline.errors import DataError
 
 EXAMPLES = """Examples:
 
@@ -86,6 +87,13 @@ def command(
             typer.secho(f"refused: {line}", fg="yellow", err=True)
         refusals = (case.refusal for case in fingerprint.cases if case.refusal)
         again = words.with_setting(refusals, "pipeline", "init", dataset, bundle, *changed)
+        if fingerprint.cases and not fingerprint.usable:
+            raise DataError(
+                "no case that can be used, as said above",
+                file=dataset,
+                expected="at least two",
+                fix=again or f"{words.typed('pipeline', 'check', dataset)} says what is wrong with each",
+            )
         if again is not None:
             typer.secho(f"{again}; the bundle then says so, too", fg="yellow", err=True)
         typer.echo(

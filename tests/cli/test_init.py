@@ -20,8 +20,9 @@ def init(monkeypatch):
     description = SimpleNamespace(cases=[1, 2], channel_names=("ct", "pet"))
     calls: dict = {}
 
-    def run(*words: str, refused: str | None = None, refuse_place: Exception | None = None):
-        cases = [SimpleNamespace(case_id=name, refusal=why) for name, why in (("a", refused), ("b", None))]
+    def run(*words: str, refused: str | None = None, every: bool = False, refuse_place: Exception | None = None):
+        whys = {"a": refused, "b": refused if every else None}
+        cases = [SimpleNamespace(case_id=name, refusal=why) for name, why in whys.items()]
         usable = [case for case in cases if case.refusal is None]
 
         def create(fingerprint, folder, **given):
@@ -99,6 +100,17 @@ def test_a_refusal_that_names_a_setting_is_followed_by_what_to_type(init):
     result, _ = init("scans", "mine", "trust=sform", refused=refused)
     typed = "pipeline init scans mine trust=sform volume=0"
     assert f"To take them so, add volume=0: {typed}; the bundle then says so, too" in result.output
+
+
+def test_where_no_case_is_left_the_command_to_type_is_the_last_word(init):
+    refused = "case a, file a.nii.gz: found a 4D series; to fix it: name it: volume=0 is the first"
+    result, calls = init("scans", "mine", refused=refused, every=True)
+    assert result.exit_code == 2
+    assert "folder" not in calls  # nothing was planned
+    assert "Measuring" not in result.output
+    assert result.output.strip().endswith("To take them so, add volume=0: pipeline init scans mine volume=0")
+    result, _ = init("scans", "mine", refused="case a: found 2 NaN voxels", every=True)
+    assert result.output.strip().endswith("pipeline check scans says what is wrong with each")
 
 
 def test_a_place_that_is_taken_is_refused_before_any_work(init):
