@@ -85,7 +85,7 @@ def build(
         raise BundleError(
             "a bundle, or a run, whose configs a copy would take the place of",
             file=out,
-            expected="a new folder",
+            expected="a new folder, or a copy as it was made",
             fix="choose another name for --out",
         )
     if out is not None and network is None and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
@@ -107,6 +107,13 @@ def build(
 
             contents[out / "docs" / "data_license.txt"] = DATA_LICENSE.encode()  # it will be trained on other data
     changed = tuple(f for f, content in contents.items() if not f.is_file() or f.read_bytes() != content)
+    if out is not None and (differing := [file.name for file in changed if file.exists()]):
+        raise BundleError(
+            f"other contents than these would get: {', '.join(differing)}",
+            file=out,
+            expected="a new folder, or a copy as it was made",
+            fix="delete them, or choose another name for --out",
+        )
     if check and changed:
         raise BundleError(
             f"stale {', '.join(f.name for f in changed)}",

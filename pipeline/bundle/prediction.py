@@ -76,11 +76,13 @@ def predict(
     run_section(inference.parser, "initialize")
     network, inferer, device = inference["network"], inference["inferer"], inference["device"]
     require_window(inferer, network, len(asked.channels), asked.spatial_dims)
+    runtime = getattr(inferer, "runtime", None)  # a bundle from elsewhere may have another inferer
+    if runtime is not None:
+        runtime.require(device)
     processes = turns()
     record = {"bundle": inference.bundle_record(), "device": str(device), "processes": processes.world_size}
     record |= environment()  # looked at at the end: what is chosen while the cohort runs may still be added
-    runtime = getattr(inferer, "runtime", None)
-    if runtime is not None:  # a bundle from elsewhere may have another inferer
+    if runtime is not None:
         runtime.work, record["runtime"] = items, runtime.record
     try:
         result = predict_cohort(

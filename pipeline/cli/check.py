@@ -60,8 +60,7 @@ def command(
             )
         show(found, every)
         refusals = (case.refusal for case in found.fingerprint.cases if case.refusal)
-        by = () if bundle is None else ("--bundle", bundle)
-        again = words.with_setting(refusals, "pipeline", "check", dataset, *by, *changed)
+        again = words.with_setting(refusals, changed)
         if again is not None:
             typer.echo(f"{again}, and likewise with `pipeline init`, `train`, `evaluate` and `predict`")
         if json_file is not None:

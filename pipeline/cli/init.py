@@ -86,7 +86,7 @@ def command(
         for line in refused_lines(fingerprint):
             typer.secho(f"refused: {line}", fg="yellow", err=True)
         refusals = (case.refusal for case in fingerprint.cases if case.refusal)
-        again = words.with_setting(refusals, "pipeline", "init", dataset, bundle, *changed)
+        again = words.with_setting(refusals, changed)
         if fingerprint.cases and not fingerprint.usable:
             raise DataError(
                 "no case that can be used, as said above",

@@ -173,14 +173,22 @@ def classes(text: str) -> dict[int, str]:
     return found
 
 
-def with_setting(refusals: Iterable[str], *command: str | Path) -> str | None:
-    """The command to type where refusals name a setting that would take the cases as they are; None where none does.
+def with_setting(refusals: Iterable[str], given: Iterable[str] = ()) -> str | None:
+    """What to type where refusals name a setting that would take the cases as they are; None where none does.
 
-    >>> with_setting(["found an image in colour; to fix it: save it, or: colour=grey"], "pipeline", "check", "a")
-    'To take them so, add colour=grey: pipeline check a colour=grey'
+    A refusal that names two leaves the choice to the reader, and one that is there already has not helped.
+
+    >>> with_setting(["found an image in colour; to fix it: save it, or: colour=grey"])
+    'To take them so: the same command with colour=grey at its end'
+    >>> with_setting(["to fix it: find out which is right, then trust=sform or trust=qform"])
+    >>> with_setting(["to fix it: volume=0 is the first"], given=["volume=0"])
     """
     from pipeline.io.policy import ReadPolicy
 
-    keys = "|".join(field.name for field in fields(ReadPolicy))
-    named = re.search(rf"to fix it: .*\b((?:{keys})=\w+)", "\n".join(refusals))
-    return None if named is None else f"To take them so, add {named[1]}: {typed(*command, named[1])}"
+    setting = re.compile(rf"\b(?:{'|'.join(field.name for field in fields(ReadPolicy))})=\w+")
+    keys = {word.partition("=")[0] for word in given}
+    for refusal in refusals:
+        named = set(setting.findall(refusal.partition("to fix it: ")[2]))
+        if len(named) == 1 and (found := named.pop()).partition("=")[0] not in keys:
+            return f"To take them so: the same command with {found} at its end"
+    return None

@@ -61,12 +61,12 @@ def require_window(inferer: Any, network: torch.nn.Module, in_channels: int, spa
     size. An axis that is left open depends on the case; what does not run there is left to the first case.
 
     Args:
-        inferer: one with a ``roi_size``, or another, of which nothing is known.
+        inferer: one of this package's, or another, of which nothing is known.
 
     Raises:
         ConfigError: a window that the network does not take, or not one entry per axis.
     """
-    if not hasattr(inferer, "roi_size"):
+    if not (hasattr(inferer, "roi_size") and type(inferer).__module__.startswith(__package__)):
         return
     window = per_axis("roi_size", inferer.roi_size, spatial_dims)
     per_axis("overlap", inferer.overlap, spatial_dims)

@@ -177,6 +177,16 @@ class Runtime:
             torch.cuda.reset_peak_memory_stats(device)
         return _Settled(network, memory, state, size, batch_size, run, any_size, for_other_sizes)
 
+    def require(self, device: torch.device) -> None:
+        """Before the first case: that this machine has what was asked for by name.
+
+        Raises:
+            ConfigError: it has not.
+        """
+        if self.name not in (AUTO, PLAIN, INT8):  # whether there is an int8 network depends on the network
+            means = [*torch_means(device), *(openvino_means() if device.type == "cpu" else [])]
+            self._named({one.name: one for one in means}, device)
+
     def _named(self, means: dict[str, Means], device: torch.device) -> Means:
         if self.name in means:
             return means[self.name]

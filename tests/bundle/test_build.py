@@ -282,6 +282,10 @@ def test_a_copy_can_be_built_of_another_network_and_the_bundles_own_files_cannot
     assert written == resolve(bundle, "inference", "residual", configs=configs)
     assert not (bundle / "configs" / "inference.json").exists()
     assert build(bundle, network="residual", out=out, configs=configs).changed == ()
+    (out / "configs" / "train.json").write_text('{"mine": 1}')
+    with pytest.raises(BundleError, match=r"other contents than these would get: train\.json"):
+        build(bundle, network="residual", out=out, configs=configs)
+    assert (out / "configs" / "train.json").read_text() == '{"mine": 1}'
 
 
 def test_a_copy_is_a_bundle_to_be_changed_without_the_weights(bundle, configs, tmp_path):
@@ -298,7 +302,7 @@ def test_a_copy_is_a_bundle_to_be_changed_without_the_weights(bundle, configs, t
     delta.write_text(delta.read_text().replace("learning_rate: 2.0e-3", "learning_rate: 0.25"))
     assert resolve(mine, "train", configs=configs)["learning_rate"] == 0.25
     assert mine / "configs" / "train.json" in build(mine, configs=configs).changed
-    with pytest.raises(BundleError, match="another bundle"):
+    with pytest.raises(BundleError, match="found a bundle, or a run"):
         build(bundle, out=mine, configs=configs)
 
 

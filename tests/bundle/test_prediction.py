@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from monai.inferers import SliceInferer
 
 from pipeline.bundle import find_bundle, shipped_bundles
 from pipeline.bundle.data_rules import data_rules
@@ -63,6 +64,10 @@ def test_a_window_of_a_size_left_open_is_the_cases(tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(folder.name for folder in shipped_bundles().iterdir()))
+def test_of_an_inferer_from_elsewhere_nothing_is_known():
+    require_window(SliceInferer((32, 32), spatial_dim=2), UNet(2, 1, 2, [4, 8], [3, 3], [1, 2]), 1, 3)
+
+
 def test_the_window_of_a_shipped_bundle_fits_its_network(name):
     inference = Inference(name)
     from monai.bundle import ConfigParser

@@ -59,7 +59,7 @@ def test_a_setting_that_a_refusal_names_is_said_where_it_goes(scans, tmp_path):
     nib.save(series, scans / "sub-1" / "cbv.nii.gz")
     result = check(tmp_path, scans)
     assert result.exit_code == 1
-    assert f"To take them so, add volume=0: pipeline check {scans} volume=0, and likewise" in result.stdout
+    assert "To take them so: the same command with volume=0 at its end, and likewise" in result.stdout
     taken = check(tmp_path, scans, "volume=0")
     assert taken.exit_code == 0
     assert "sub-1: cbv: a series: volume 0 of 0 to 1 is taken" in taken.stdout

@@ -98,8 +98,7 @@ def test_how_files_are_read_is_handed_to_the_reading_and_to_the_bundle(init):
 def test_a_refusal_that_names_a_setting_is_followed_by_what_to_type(init):
     refused = "case a, file a.nii.gz: found a 4D series; to fix it: name it: volume=0 is the first"
     result, _ = init("scans", "mine", "trust=sform", refused=refused)
-    typed = "pipeline init scans mine trust=sform volume=0"
-    assert f"To take them so, add volume=0: {typed}; the bundle then says so, too" in result.output
+    assert "To take them so: the same command with volume=0 at its end; the bundle then says so, too" in result.output
 
 
 def test_where_no_case_is_left_the_command_to_type_is_the_last_word(init):
@@ -108,7 +107,7 @@ def test_where_no_case_is_left_the_command_to_type_is_the_last_word(init):
     assert result.exit_code == 2
     assert "folder" not in calls  # nothing was planned
     assert "Measuring" not in result.output
-    assert result.output.strip().endswith("To take them so, add volume=0: pipeline init scans mine volume=0")
+    assert result.output.strip().endswith("To take them so: the same command with volume=0 at its end")
     result, _ = init("scans", "mine", refused="case a: found 2 NaN voxels", every=True)
     assert result.output.strip().endswith("pipeline check scans says what is wrong with each")
 

@@ -417,6 +417,10 @@ def test_what_the_cpu_has_no_kernels_for_is_neither_tried_nor_given(tmp_path, mo
     asked = SlidingWindowInferer((8, 8, 8), runtime=Runtime("bfloat16", cache_dir=None))
     with pytest.raises(ConfigError, match="this machine can't give"):
         asked(x, net)
+    with pytest.raises(ConfigError, match="this machine can't give"):
+        asked.runtime.require(CPU)
+    for name in ("auto", "float32", "float32+channels_last", "openvino_int8"):
+        Runtime(name).require(CPU)
 
 
 def test_auto_keeps_to_the_labels_and_says_what_it_took(tmp_path):
