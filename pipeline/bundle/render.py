@@ -115,7 +115,9 @@ def _value(value: Any) -> str:
         return "{" + ", ".join(f"{_text(key)}: {_value(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(_value, value)) + "]"
-    return _text(value) if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, str):
+        return _text(value)
+    return re.sub(r"^(-?\d+)e", r"\1.0e", json.dumps(value))  # YAML takes 1e-05 for a text
 
 
 def _text(value: str) -> str:

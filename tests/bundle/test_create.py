@@ -78,7 +78,7 @@ def test_a_dry_run_writes_nothing(fingerprint, tmp_path):
 
 
 def test_how_the_files_are_read_stands_in_the_bundle(fingerprint, tmp_path):
-    settings = {"volume": {"cbf": 1}, "assume_orientation": "RAS"}
+    settings = {"volume": {"cbf": 1}, "assume_orientation": "RAS", "spacing_limits_mm": [1e-05, 30]}
     made = create(
         fingerprint, tmp_path / "series", memory_gb=4, settings=settings, instruments=Machine(1e8).instruments
     )
@@ -86,6 +86,7 @@ def test_how_the_files_are_read_stands_in_the_bundle(fingerprint, tmp_path):
     policy = data_rules(resolve(made.folder, "inference")).stack
     assert (policy.policy_of("cbf").volume, policy.policy_of("mtt").volume) == (1, None)
     assert policy.policy.assume_orientation == "RAS"
+    assert policy.policy.spacing_limits_mm[0] == 1e-05
 
 
 def test_the_same_dataset_and_machine_make_the_same_bundle(fingerprint, bundle, tmp_path):

@@ -64,7 +64,7 @@ def test_a_window_of_a_size_left_open_is_the_cases(tmp_path):
 
 
 def test_of_an_inferer_from_elsewhere_nothing_is_known():
-    require_window(SliceInferer((32, 32), spatial_dim=2), UNet(2, 1, 2, [4, 8], [3, 3], [1, 2]), 1, 3)
+    require_window(SliceInferer(2, (32, 32)), UNet(2, 1, 2, [4, 8], [3, 3], [1, 2]), 1, 3)
 
 
 @pytest.mark.parametrize("name", sorted(folder.name for folder in shipped_bundles().iterdir()))

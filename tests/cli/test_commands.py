@@ -222,7 +222,7 @@ def test_phantom_refuses_numbers_out_of_range(pipeline, rooms, words):
 
 def test_phantoms_take_no_files_place(pipeline, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    said = pipeline("phantom", tmp_path / "notes.txt", "--cases", "1")
+    said = pipeline("phantom", str(tmp_path / "notes.txt"), "--cases", "1")
     assert said.exit_code == 2
     assert "Traceback" not in said.stderr
     assert "found a file" in said.stderr

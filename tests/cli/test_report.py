@@ -106,7 +106,7 @@ def test_it_is_served_to_this_machine(folders, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("http.server.ThreadingHTTPServer.serve_forever", one_reader)
-    result = report(folders / "lesions", "--serve")
+    result = report(folders / "lesions", "--data", folders / "scans", "--serve")
     assert result.exit_code == 0, result.output
     address = urlsplit(result.stdout.split("At ")[1].split()[0])
     assert address.hostname == "127.0.0.1"
