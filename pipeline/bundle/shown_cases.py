@@ -17,6 +17,7 @@ from pipeline.data import Case
 from pipeline.data.case_volumes import CaseVolumes, read_case_volumes
 from pipeline.data.cases_again import find_cases_again
 from pipeline.data.pairs import find_pairs, renamed
+from pipeline.data.provenance import input_digests
 from pipeline.data.pseudonyms import Pseudonyms
 from pipeline.data.stack_rules import StackRules
 from pipeline.errors import ConfigError, DataError, PipelineError
@@ -91,8 +92,11 @@ def shown_cases(
     volumes: dict[str, CaseVolumes] = {}
     problems: dict[str, str] = {}
     for number, case_id in enumerate(case_ids):
+        measured = (record.get("inputs") or {}).get(case_id, {}).get("label")
         if case_id not in cases:
             problems[case_id] = "not in the dataset"
+        elif measured and (own := cases[case_id].label) and input_digests([_label(own)])[""]["label"] != measured:
+            problems[case_id] = "its reference in this dataset is another file than the one that was measured"
         else:
             try:
                 volumes[case_id] = read_case_volumes(cases[case_id], shown, known.rules, predict(cases[case_id]))
@@ -101,6 +105,10 @@ def shown_cases(
         if progress is not None:
             progress(number + 1, len(case_ids))
     return ShownCases(volumes, problems, again, known.classes)
+
+
+def _label(path: Path) -> dict[str, Any]:
+    return {"case_id": "", "image": {}, "label": path}
 
 
 def _known(folder: Path, record: Mapping[str, Any]) -> _Known:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from pipeline.bundle.shown_cases import shown_cases
+from pipeline.data.file_digests import file_digest
 from pipeline.errors import ConfigError
 from pipeline.geometry import Grid
 from pipeline.io import write_volume
@@ -83,3 +84,13 @@ def test_sections_whose_files_hold_other_values_than_ids(tmp_path):
     assert shown.classes == {1: "cell"}
     for ids in (case.reference, case.prediction):
         assert (sorted(np.unique(ids)), int(ids.sum())) == ([0, 1], 64)
+
+
+def test_figures_of_one_reference_get_no_picture_of_another(folders):
+    """The same ids in another dataset: the page would show what was not measured."""
+    label = folders / "data" / "sub-1" / "sub-1_label.nii.gz"
+    record = {"kind": "measure", "inputs": {"sub-1": {"prediction": "any", "label": file_digest(label)}}}
+    assert shown_cases(folders / "out", record, ["sub-1"], folders / "data").problems == {}
+    write_volume(label, np.ones(GRID.shape, np.uint8), GRID)
+    shown = shown_cases(folders / "out", record, ["sub-1"], folders / "data")
+    assert shown.problems == {"sub-1": "its reference in this dataset is another file than the one that was measured"}
