@@ -601,3 +601,64 @@ def test_a_label_whose_image_says_more_of_itself_is_that_images_alone(tmp_path):
         "sub-2_bold": "sub-2_label.nii.gz",
     }
     assert "labels without an image of their name, left out: 2, such as sub-0_label.nii.gz" in found.announcement
+
+
+@pytest.mark.parametrize("channels", [["mri"], None])
+def test_a_label_by_its_folder_is_never_an_image(tmp_path, channels):
+    touch(tmp_path, *(f"images/p{i}_mri.nii.gz" for i in (1, 2)), *(f"masks/p{i}_mri.nii.gz" for i in (1, 2, 3, 4)))
+    found = describe_dataset(tmp_path, channels)
+    assert [(case.image["mri"].parent.name, case.label.parent.name) for case in found.cases] == [
+        ("images", "masks")
+    ] * 2
+    assert "labels without an image of their name, left out: 2, such as masks/p3_mri.nii.gz" in found.announcement
+
+
+@pytest.mark.parametrize("channels", [["mri"], None])
+def test_a_folder_of_labels_alone_holds_no_case(tmp_path, channels):
+    touch(tmp_path, "masks/p1_mri.nii.gz", "masks/p2_mri.nii.gz")
+    with pytest.raises(DataError, match="found no case"):
+        describe_dataset(tmp_path, channels)
+
+
+def test_a_label_by_its_folder_is_no_image_where_it_alone_has_the_channels_name(tmp_path):
+    touch(tmp_path, *(f"{name}.nii.gz" for i in (1, 2) for name in (f"images/p{i}", f"masks/p{i}_mri")))
+    found = describe_dataset(tmp_path, ["mri"])
+    assert [(case.image["mri"].parent.name, case.label) for case in found.cases] == [("images", None)] * 2
+    assert "labels without an image of their name, left out: 2, such as masks/p1_mri.nii.gz" in found.announcement
+
+
+@pytest.mark.parametrize("label", ["mask_{}", "gt_{}", "{}_cp_masks", "{}_masks"])
+@pytest.mark.parametrize("channels", [["em"], None])
+def test_a_label_by_its_name_without_an_image_is_no_image_beside_others(tmp_path, label, channels):
+    touch(tmp_path, "img_0.png", "img_1.png", *(f"{label.format(i)}.png" for i in range(4)))
+    found = describe_dataset(tmp_path, channels, spatial_dims=2)
+    assert [(next(iter(case.image.values())).stem, case.label.stem) for case in found.cases] == [
+        (f"img_{i}", label.format(i)) for i in (0, 1)
+    ]
+    said = f"labels without an image of their name, left out: 2, such as {label.format(2)}.png"
+    assert said in found.announcement
+
+
+@pytest.mark.parametrize("name", ["gt/p{}_{}.nii.gz", "gt/p{0}/p{0}_{1}.nii.gz", "gt/p{}/{}.nii.gz"])
+def test_a_label_folder_that_holds_images_and_their_labels_is_like_any_other(tmp_path, name):
+    touch(tmp_path, *(name.format(i, kind) for i in (1, 2) for kind in ("mri", "label")), name.format(3, "mri"))
+    found = describe_dataset(tmp_path, ["mri"])
+    assert [(case.image["mri"], case.label) for case in found.cases] == [
+        *((tmp_path / name.format(i, "mri"), tmp_path / name.format(i, "label")) for i in (1, 2)),
+        (tmp_path / name.format(3, "mri"), None),
+    ]
+    assert "left out" not in found.announcement
+    touch(tmp_path, "images/p9_mri.nii.gz")  # images lie elsewhere: then it is one of labels
+    found = describe_dataset(tmp_path, ["mri"])
+    assert [(case.image["mri"].parent.name, case.label) for case in found.cases] == [("images", None)]
+    assert "left out: 5" in found.announcement
+
+
+@pytest.mark.parametrize("ending", ["", "_mri"])
+def test_a_label_by_its_folder_and_one_by_its_name_for_the_same_image_are_several(tmp_path, ending):
+    touch(tmp_path, *(f"{part}/c{i}{ending}.nii.gz" for part in ("images", "masks") for i in (0, 1)))
+    touch(tmp_path, "images/c0_label.nii.gz")
+    with pytest.raises(DataError, match="c0: several files for the label"):
+        find_cases(tmp_path, ["mri"])
+    (tmp_path / "images/c0_label.nii.gz").unlink()
+    assert [case.label.parent.name for case in find_cases(tmp_path, ["mri"])] == ["masks", "masks"]

@@ -7,14 +7,14 @@ case's folder, or, for one channel, any images. `pipeline.data.layouts.names` sa
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from pipeline.data.layouts.discover import channel_names, only_labels
 from pipeline.data.layouts.folder import Entry, File, Folder, Listing
 from pipeline.data.layouts.names import IMAGE_WORDS, LABEL_NAMES, MASK_WORDS, Role, before, is_label, role, without
 from pipeline.data.layouts.other_names import add_overlooked, refuse_named_otherwise
-from pipeline.data.layouts.partners import in_label_folder, with_partners_named
+from pipeline.data.layouts.partners import with_partners_named
 from pipeline.errors import DataError
 
 
@@ -32,7 +32,7 @@ def listing(folder: Folder, channels: Sequence[str] | None) -> Listing:
     Raises:
         DataError: labels alone, where no channel is named.
     """
-    files, said = with_partners_named(folder.files)
+    files, partners, said = with_partners_named(folder.files)
     notes: list[str] = []
     if channels is None:
         if only_labels(folder.files):
@@ -45,7 +45,7 @@ def listing(folder: Folder, channels: Sequence[str] | None) -> Listing:
         channels, notes = channel_names(files)
     elif len(channels) == 1 and not any(_is_channel(file, channels) for file in files):
         refuse_named_otherwise(files, channels[0], folder.root)
-    entries = entries_of(files, channels, folder.root.resolve().name)
+    entries = entries_of(files, channels, folder.root.resolve().name, partners)
     notes += said
     label_names = {label.name for entry in entries for label in entry.labels}
     masks = [name for name in label_names if (stem := folder.stem(name)) and without(stem, MASK_WORDS) is not None]
@@ -71,39 +71,55 @@ def _is_channel(file: File, channels: Sequence[str]) -> bool:
     return found is not None and found.kind == "image"
 
 
-def entries_of(files: Sequence[File], channels: Sequence[str], own_name: str) -> list[Entry]:
-    """The cases that files make up; ``own_name`` is the id of a case without another."""
+def entries_of(
+    files: Sequence[File], channels: Sequence[str], own_name: str, partners: Collection[Path]
+) -> list[Entry]:
+    """The cases that files make up; ``own_name`` is the id of a case without another.
+
+    ``partners`` are labels that count beside one that an image has by name: of two, nobody knows which is meant.
+    """
     folders: dict[tuple[str, ...], dict[str, list[tuple[Role, Path]]]] = defaultdict(lambda: defaultdict(list))
     for file in files:
         if (found := role(file.stem, channels)) is not None:
             folders[file.folders][found.prefix].append((found, file.path))
     if len(channels) == 1 and not any(_is_channel(file, channels) for file in files):
-        return _unnamed(files, channels[0])
+        return _unnamed(files, channels[0], partners)
     entries = []
     for folder, groups in folders.items():
         prefixes = [prefix for prefix in groups if prefix]
         if len(prefixes) <= 1:  # `sub-01_cbf` beside a bare `lesion`: one case
             case_id = "_".join(folder) or (prefixes[0] if prefixes else own_name)
             everything = [item for group in groups.values() for item in group]
-            entries.append(_entry(case_id, everything, channels, folder))
+            entries.append(_entry(case_id, everything, channels, folder, partners))
         else:  # two prefixes are never mixed: two patients
-            entries += [_entry(prefix or own_name, group, channels, folder) for prefix, group in groups.items()]
+            entries += [
+                _entry(prefix or own_name, group, channels, folder, partners) for prefix, group in groups.items()
+            ]
     return [entry for entry in entries if entry.image]
 
 
-def _entry(case_id: str, found: Sequence[tuple[Role, Path]], channels: Sequence[str], folder: tuple[str, ...]) -> Entry:
+def _entry(
+    case_id: str,
+    found: Sequence[tuple[Role, Path]],
+    channels: Sequence[str],
+    folder: tuple[str, ...],
+    partners: Collection[Path],
+) -> Entry:
     image: dict[str, list[Path]] = defaultdict(list)
     labels: dict[str, list[Path]] = defaultdict(list)
     own: list[Path] = []
+    drawn: list[Path] = []
     for what, path in found:
         if what.kind == "image":
             image[what.name].append(path)
+        elif path in partners and (what.kind == "label" or what.name == channels[0]):
+            drawn.append(path)
         elif what.kind == "label":
             labels[what.name].append(path)
         elif what.name == channels[0]:
             own.append(path)
     name = next((name for name in (*LABEL_NAMES, *sorted(labels)) if name in labels), None)
-    return Entry(case_id, dict(image), labels[name] if name else own, Path(*folder))
+    return Entry(case_id, dict(image), [*(labels[name] if name else own), *drawn], Path(*folder))
 
 
 def _starts(stem: str) -> list[str]:
@@ -115,9 +131,9 @@ def _starts(stem: str) -> list[str]:
     return ["_".join(words[:count]) for count in range(len(words), 0, -1)]
 
 
-def _unnamed(files: Sequence[File], channel: str) -> list[Entry]:
+def _unnamed(files: Sequence[File], channel: str, partners: Collection[Path]) -> list[Entry]:
     """One image per case, whose name says nothing of a channel: every file that is no label and no mask."""
-    images = [file for file in files if not is_label(file.stem) and not in_label_folder(file)]
+    images = [file for file in files if not is_label(file.stem)]
     labels: dict[tuple[tuple[str, ...], str], dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for file in files:
         for name in (*LABEL_NAMES, *MASK_WORDS):
@@ -136,9 +152,9 @@ def _unnamed(files: Sequence[File], channel: str) -> list[Entry]:
         bare = labels.get((file.folders, ""), {})
         if in_folder[file.folders] == 1:  # beside a bare `label`; a bare `mask` may be the brain's
             candidates.append({name: paths for name, paths in bare.items() if name in LABEL_NAMES})
-        own = next(
-            (paths for found in candidates for name in (*LABEL_NAMES, *MASK_WORDS) if (paths := found.get(name))), []
-        )
+        lists = [found[name] for found in candidates for name in (*LABEL_NAMES, *MASK_WORDS) if name in found]
+        own = next((rest for paths in lists if (rest := [path for path in paths if path not in partners])), [])
+        own += [path for paths in lists for path in paths if path in partners]
         # Where folders hold files of one name, the folder tells them apart.
         case_id = file.stem if stems[file.stem] == 1 else "_".join((*file.folders, file.stem))
         entries.append(Entry(case_id, {channel: [file.path]}, own, Path(*file.folders)))
