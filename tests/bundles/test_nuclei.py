@@ -14,6 +14,7 @@ from PIL import Image
 from scipy import ndimage
 
 from pipeline.bundle import find_bundle, load_bundle, resolve
+from pipeline.data.splits import TRAINED_ON, read_split
 from pipeline.inference import number_instances
 from pipeline.io import read_section, write_section
 from tests.commands import command
@@ -108,7 +109,10 @@ def test_a_prediction_numbers_the_nuclei_and_python_gives_the_same(run, images, 
         np.testing.assert_array_equal(segment(images / "images" / name).labels, numbers)
     with (tmp_path / "out" / "predictions.csv").open(encoding="utf-8") as file:
         rows = {row["case"]: row for row in csv.DictReader(file)}
-    assert rows["00"]["repairs"] == "microscopy: RGB in colour taken as its brightness"
+    assert "microscopy: RGB in colour taken as its brightness" in rows["00"]["repairs"]
+    trained = {case_id for case_id, row in rows.items() if TRAINED_ON in row["repairs"]}
+    assert trained == set(read_split(run / "models" / "split.json").train)
+    assert 0 < len(trained) < 5
     for case_id, row in rows.items():
         numbers = np.unique(read_section(tmp_path / "out" / f"{case_id}.png").array)
         assert int(row["instances"]) == len(numbers) - 1
