@@ -235,9 +235,17 @@ def test_channels_last_is_the_same_function_and_gradient(member):
         sum((level * level.detach().cos()).mean() for level in levels).backward()
         return [*levels, *(p.grad.clone() for p in network.parameters())]
 
-    expected = run(x)
-    channels_last(network, dims)
-    for got, want in zip(run(channels_last(x, dims)), expected, strict=True):
+    # On one thread: with two, and without AVX-512, oneDNN's own gradient of a 7x7x7 convolution's weights is off by 2%
+    # of its largest value where maps are stored channels-last (torch 2.13; float64 agrees with all the others).
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        expected = run(x)
+        channels_last(network, dims)
+        found = run(channels_last(x, dims))
+    finally:
+        torch.set_num_threads(threads)
+    for got, want in zip(found, expected, strict=True):
         torch.testing.assert_close(got.contiguous(), want, atol=1e-4, rtol=1e-3)
 
 
