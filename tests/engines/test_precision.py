@@ -24,9 +24,9 @@ def test_an_unknown_name_is_refused(name):
 
 
 def test_what_the_cpu_has_no_kernels_for_is_not_tried(monkeypatch):
-    """There one step takes a minute where float32 takes two seconds."""
+    """There one step takes a minute where float32 takes two seconds; nor channels-last, whose gradients are wrong."""
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert [candidate.name for candidate in candidates(CPU)] == ["float32", "float32+channels_last"]
+    assert [candidate.name for candidate in candidates(CPU)] == ["float32"]
 
 
 def test_the_fastest_candidate_wins_and_all_timings_are_kept(has_bfloat16):
