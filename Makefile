@@ -21,7 +21,8 @@ demo: $(VENV)/.runtime ## Install, train on brain-perfusion phantoms, draw the l
 	$(PIPELINE) demo $(DEMO)
 
 test: $(VENV)/.dev ## Install, run all tests (TEST="tests/cli -k help")
-	OMP_NUM_THREADS=1 $(RUN) pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile --no-loadscope-reorder $(TEST)
+	OMP_NUM_THREADS=1 $(RUN) pytest --numprocesses=auto --maxprocesses=8 --max-worker-restart=0 \
+		--dist=loadfile --no-loadscope-reorder $(TEST)
 
 check: $(VENV)/.dev ## Lint, format, types, which room imports which, generated configs up to date
 	$(RUN) ruff check .

@@ -66,7 +66,17 @@ class Precision:
         return tensor.contiguous(memory_format=torch.channels_last if tensor.ndim == 4 else torch.channels_last_3d)
 
     def prepare(self, network: torch.nn.Module) -> None:
-        """Store the convolution weights of ``network`` in this precision's order, in place."""
+        """Store the convolution weights of ``network`` in this precision's order, in place.
+
+        Raises:
+            ConfigError: where this processor can't train the network in channels-last.
+        """
+        if self.channels_last and (layer := _overrun(network)):
+            raise ConfigError(
+                f"precision {self.name!r} for layer {layer}, a strided 1x1 convolution of fewer than 8 channels, whose "
+                "kernel in channels-last writes where it must not on a processor without AVX-512",
+                expected=f"precision auto, or {self.name.partition('+')[0]}",
+            )
         for parameter in network.parameters():
             if parameter.ndim in (4, 5):
                 order = torch.channels_last if parameter.ndim == 4 else torch.channels_last_3d
@@ -75,25 +85,47 @@ class Precision:
                 )
 
 
-def candidates(device: torch.device) -> list[Precision]:
-    """What is worth timing on ``device``, the safest first."""
+def _overrun(network: torch.nn.Module) -> str | None:
+    """The first layer of ``network``, if any, whose training in channels-last would corrupt this process's memory.
+
+    Without AVX-512, oneDNN's gradient of a 2D 1x1 convolution's weights takes input channels by eights: with a stride
+    and fewer than eight of them it writes past its buffer (torch 2.13; 8 and more, 3D and other kernels are right).
+    """
+    if torch.backends.cpu.get_cpu_capability() != "AVX2":
+        return None
+    return next(
+        (
+            name
+            for name, layer in network.named_modules()
+            if isinstance(layer, torch.nn.Conv2d)
+            and layer.weight.device.type == "cpu"
+            and (layer.in_channels < 8 and layer.kernel_size == (1, 1) and layer.stride != (1, 1))
+        ),
+        None,
+    )
+
+
+def candidates(device: torch.device, network: torch.nn.Module) -> list[Precision]:
+    """What is worth timing on ``device`` for the training of ``network``, the safest first."""
     half = half_types(device)
     if device.type == "cuda":
         best = Precision(_DTYPES[half[-1]])  # bfloat16 where it is there: it needs no loss scale
         return [Precision(), best, replace(best, channels_last=True)]
-    if device.type == "cpu" and half:
+    if device.type == "cpu":
         dtypes = [_DTYPES[name] for name in ("float32", *half)]
-        return [Precision(dtype, channels_last) for dtype in dtypes for channels_last in (False, True)]
-    # On a CPU without AVX-512, oneDNN's gradients of large kernels in channels-last are wrong on several threads
-    # (deeplab_v3_plus: by 2%; torch 2.13), and it has been seen to write where it must not. It is a tenth faster.
+        storages = (False,) if _overrun(network) else (False, True)
+        return [Precision(dtype, channels_last) for dtype in dtypes for channels_last in storages]
     return [Precision()]
 
 
-def fastest(step: Callable[[Precision], None], device: torch.device, repeats: int = 2) -> Precision:
+def fastest(
+    step: Callable[[Precision], None], device: torch.device, network: torch.nn.Module, repeats: int = 2
+) -> Precision:
     """Time ``step`` under each candidate and return the fastest, with all timings.
 
     Args:
-        step: runs forward and backward once, and leaves nothing behind.
+        step: runs forward and backward of ``network`` once, and leaves nothing behind.
+        network: what is to be trained.
         repeats: timed runs after a warm-up and a first timing; a candidate that takes twice the best is not repeated,
             nor is a step of more than a second, so that the probe of a large network leaves the budget to its training.
     """
@@ -105,7 +137,7 @@ def fastest(step: Callable[[Precision], None], device: torch.device, repeats: in
             torch.cuda.synchronize(device)
         return time.perf_counter() - start
 
-    safest_first = candidates(device)
+    safest_first = candidates(device, network)
     seconds: dict[str, float] = {}
     # The likely fastest first, so that the slow ones are seen to be slow at once.
     for candidate in reversed(safest_first):

@@ -143,7 +143,7 @@ class Trainer(SupervisedTrainer):
             # The probe must leave nothing behind: no gradients, no drawn random numbers, no moved statistics.
             buffers = [buffer.clone() for buffer in self.network.buffers()]
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                chosen = fastest(lambda precision: self._probe(precision, inputs, targets), device)
+                chosen = fastest(lambda precision: self._probe(precision, inputs, targets), device, self.network)
             if idist.get_world_size() > 1:  # all ranks in step: the first one's choice
                 chosen = replace(Precision.parse(str(idist.broadcast(chosen.name, src=0))), seconds=chosen.seconds)
             with torch.no_grad():

@@ -236,10 +236,10 @@ def _measured(spec: StepSpec, device: str, precision: str | None) -> Measurement
         torch._foreach_lerp_(averaged, [parameter.detach() for parameter in network.parameters()], 0.03)
 
     if precision is None and not busy:
-        chosen = fastest(step, place)
+        chosen = fastest(step, place, network)
         seconds = chosen.seconds[chosen.name]
     else:
-        tried = candidates(place) if precision is None else [Precision.parse(precision)]
+        tried = candidates(place, network) if precision is None else [Precision.parse(precision)]
         times = {candidate.name: _seconds(step, candidate, place, busy) for candidate in tried}
         chosen = min(tried, key=lambda candidate: times[candidate.name])
         seconds = times[chosen.name] / (threads * _PARALLEL if busy and threads > 1 else 1)

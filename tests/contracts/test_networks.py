@@ -224,19 +224,11 @@ def test_compiles_without_graph_breaks(member):
     torch.compiler.reset()
 
 
-@pytest.fixture
-def one_thread():
-    """With two, on a processor without AVX-512, oneDNN's gradient of a 7x7x7 convolution's weights in channels-last is
-    off by 2% of its largest (torch 2.13; float64 agrees with all the others). `precision` does not take it there."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def test_channels_last_is_the_same_function_and_gradient(member, one_thread):
+def test_channels_last_is_the_same_function_and_gradient(member):
+    """In float64: in float32 a sum in another order can put an activation on the other side of a ReLU's zero, and on
+    some processors a layer's kernel is at fault (see `pipeline.engines.precision`)."""
     network, x = member
-    dims = x.dim() - 2
+    network, x, dims = network.double(), x.double(), x.dim() - 2
 
     def run(x):
         network.train().zero_grad()
@@ -249,12 +241,12 @@ def test_channels_last_is_the_same_function_and_gradient(member, one_thread):
     channels_last(network, dims)
     found = run(channels_last(x, dims))
     for got, want in zip(found, expected, strict=True):
-        torch.testing.assert_close(got.contiguous(), want, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(got.contiguous(), want, atol=1e-8, rtol=1e-6)
 
 
-def test_a_metatensor_trains_as_a_plain_tensor_does(member, one_thread):
+def test_a_metatensor_trains_as_a_plain_tensor_does(member):
     network, x = member
-    network, x = channels_last(network.train(), x.dim() - 2), channels_last(x, x.dim() - 2)
+    network, x = channels_last(network.double().train(), x.dim() - 2), channels_last(x.double(), x.dim() - 2)
     gradients = []
     for image in (x, MetaTensor(x)):
         network.zero_grad()

@@ -169,7 +169,7 @@ def test_the_probe_leaves_nothing_behind(tmp_path):
     probed, _ = make_trainer(tmp_path / "b", precision="auto")
     probed.requested_precision = "auto"
     probed.run()
-    assert set(probed.state.precision.seconds) == {one.name for one in candidates(torch.device("cpu"))}
+    assert set(probed.state.precision.seconds) == {one.name for one in candidates(torch.device("cpu"), probed.network)}
     if probed.state.precision.name == "float32":
         assert probed.losses == plain.losses
     else:  # another arithmetic: near, not equal
