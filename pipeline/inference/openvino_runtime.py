@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,17 @@ from pipeline.inference.means import Means, Run, half_types, in_batches_of
 INSTALL = "pip install 'monai-volume-pipeline[openvino]'"
 MODEL = "network.xml"  # and network.bin beside it
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
+
+
+@cache
+def _core() -> Any:
+    """OpenVINO's entry to its devices, one for as long as this process lives.
+
+    Each one gives the thread that first compiles with it a stack of its own for signals, and takes that away at its
+    end. Where two of them end in the order in which they began, the thread is left with one that is gone, and the next
+    signal, of Ctrl-C or of a data loader's process that has ended, kills the process without a word (OpenVINO 2026.4).
+    """
+    return openvino().Core()
 
 
 def has_openvino() -> bool:
@@ -116,19 +127,15 @@ def _load_from(model: Path, network: nn.Module, window: torch.Tensor, folder: Pa
 
 def load_model(model: Path, window: torch.Tensor, precision: str = "float32") -> Run:
     """A model on disk, ready to run on as many threads as torch has."""
-    compiled = (
-        openvino()
-        .Core()
-        .compile_model(
-            str(model),
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": _HINTS[precision],
-                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-                "PERFORMANCE_HINT": "LATENCY",
-                "ENABLE_CPU_PINNING": False,  # pinned threads wait for whatever else has their core: a reader, say
-            },
-        )
+    compiled = _core().compile_model(
+        str(model),
+        "CPU",
+        {
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # pinned threads wait for whatever else has their core: a reader, say
+        },
     )
     found = tuple(compiled.input(0).shape)
     if found[1:] != tuple(window.shape[1:]):

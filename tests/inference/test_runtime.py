@@ -1,6 +1,7 @@
 """How a network is run: the choice among means (against a clock of its own), each means against the network itself."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -392,6 +393,29 @@ assert openvino().__name__ == "openvino"
 assert "openvino_telemetry" not in sys.modules
 """
     python("-c", script)
+
+
+@needs_openvino
+@pytest.mark.skipif(sys.platform == "win32", reason="needs Unix's signals")
+def test_networks_that_are_let_go_leave_a_process_that_takes_signals(tmp_path):
+    """With OpenVINO's core per network, the first signal after the two were let go in their order ended the process."""
+    script = """
+import faulthandler, gc, os, signal, sys
+from pathlib import Path
+import torch
+from pipeline.inference.openvino_runtime import converted, load_model, save_model
+faulthandler.enable()  # so that, as in most notebooks, there is a stack for signals
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+network, window, file = torch.nn.Conv3d(1, 2, 3, padding=1).eval(), torch.zeros(1, 1, 8, 8, 8), Path(sys.argv[1])
+save_model(converted(network, window), file)
+first, second = load_model(file, window), load_model(file, window)
+del first
+gc.collect()
+del second
+gc.collect()
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    assert python("-c", script, tmp_path / "network.xml").stdout == "handled\n"
 
 
 def test_a_runtime_by_name(tmp_path, has_bfloat16):
