@@ -662,3 +662,29 @@ def test_a_label_by_its_folder_and_one_by_its_name_for_the_same_image_are_severa
         find_cases(tmp_path, ["mri"])
     (tmp_path / "images/c0_label.nii.gz").unlink()
     assert [case.label.parent.name for case in find_cases(tmp_path, ["mri"])] == ["masks", "masks"]
+
+
+@pytest.mark.parametrize("name", ["p{0}/p{0}_{1}", "p{0}_{1}"])
+def test_a_modality_that_some_cases_have_is_mentioned(tmp_path, name):
+    touch(tmp_path, *(f"{name.format(i, channel)}.nii.gz" for i in range(6) for channel in ("t1", "t2", "lesion")))
+    assert "cases have it" not in describe_dataset(tmp_path).announcement
+    touch(tmp_path, *(f"{name.format(i, 'flair')}.nii.gz" for i in (0, 3)))
+    found = describe_dataset(tmp_path)
+    assert found.channel_names == ("t1", "t2")
+    assert "flair: 2 cases have it, too few" in found.announcement
+    assert "cases have it" not in describe_dataset(tmp_path, ["t1", "t2", "flair"]).announcement
+
+
+@pytest.mark.parametrize("left", ["predictions.json", "predictions.0.jsonl"])
+def test_what_predictions_have_left_among_the_scans_is_no_scan(tmp_path, left):
+    touch(tmp_path, "a.nii.gz", "b.nii.gz", "out/a.nii.gz", "out/deeper/b.nii.gz", f"out/{left}")
+    found = describe_dataset(tmp_path, ["mri"])
+    assert [case.case_id for case in found.cases] == ["a", "b"]
+    assert [case.label for case in found.cases] == [None, None]
+    assert [case.case_id for case in describe_dataset(tmp_path / "out", ["mri"]).cases] == ["a", "b"]
+
+
+def test_predictions_in_a_folder_of_labels_are_labels(tmp_path):
+    touch(tmp_path, *(f"{part}/{case}.nii.gz" for part in ("imagesTr", "labelsTr") for case in "ab"))
+    touch(tmp_path, "labelsTr/predictions.json")
+    assert [case.label.name for case in find_cases(tmp_path, ["mri"])] == ["a.nii.gz", "b.nii.gz"]

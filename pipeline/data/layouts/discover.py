@@ -12,7 +12,17 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from pipeline.data.layouts.folder import File
-from pipeline.data.layouts.names import IMAGE_WORDS, MASK_WORDS, MODALITIES, SERIES, endings, is_label, without
+from pipeline.data.layouts.names import (
+    IMAGE_WORDS,
+    MASK_WORDS,
+    MODALITIES,
+    SERIES,
+    before,
+    endings,
+    is_label,
+    role,
+    without,
+)
 
 NEARLY_ALL = 0.9
 """Share of the cases that must have a channel."""
@@ -30,7 +40,23 @@ def channel_names(files: Sequence[File]) -> tuple[tuple[str, ...], list[str]]:
     for file in files:
         by_folder[file.folders].append(file.stem)
     found = _per_folder(by_folder) or _per_beginning(by_folder) or _single_case(by_folder)
-    return _ordered(found)
+    channels, remarks = _ordered(found)
+    return channels, remarks + ([] if channels == (UNNAMED,) else _of_some_cases(files, channels))
+
+
+def _of_some_cases(files: Sequence[File], channels: Sequence[str]) -> list[str]:
+    """What is said of images that are a modality by their names, and that too few cases have for a channel."""
+    cases: dict[str, set[tuple[tuple[str, ...], str]]] = defaultdict(set)
+    for file in files:
+        if role(file.stem, channels) is None:
+            name = next((ending for _, ending in endings(file.stem) if ending in MODALITIES - SERIES), None)
+            if name is not None:
+                cases[name].add((file.folders, before(file.stem, name) or ""))
+    return [
+        f"{name}: {len(of)} {'case has' if len(of) == 1 else 'cases have'} it, too few for a channel that is found by "
+        f"itself; name the channels to have it, with missing_channels=zero for the cases without"
+        for name, of in sorted(cases.items())
+    ]
 
 
 def shared_names(files: Sequence[File]) -> set[str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from pipeline.data.layouts.names import LABEL_FOLDERS
 from pipeline.data.layouts.other_formats import OTHER_FORMATS
 from pipeline.data.said import say_once
 from pipeline.errors import DataError
@@ -18,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES = {3: (".nii.gz", ".nii"), 2: (".png", ".tiff", ".tif")}
 """Of the files of volumes and of sections, by spatial dimensions; the longest first where one ends in another."""
+
+_RESULTS = re.compile(r"predictions\.(json|\d+\.jsonl)")
+"""Of `pipeline predict`: a folder that holds such a file is one of results."""
 
 FOUND = "; found "
 """In the problem of a case, before the names of its files: under a pseudonym they are left out."""
@@ -95,6 +100,9 @@ class Folder:
     that its case is refused by name when it is read, and not missing in silence: a link that leads nowhere (a file that
     datalad or git-annex has not fetched) or to itself, a pipe, a folder without an image in it.
 
+    What predictions have left in a folder below it is no image of it, but for a folder of labels by its name: somebody
+    has made labels of them.
+
     Args:
         root: an existing folder.
         spatial_dims: 3 for NIfTI, 2 for PNG and TIFF.
@@ -105,6 +113,7 @@ class Folder:
         self.unread: dict[tuple[str, ...], str] = {}
         """Folders below it that can't be read, and why; known once `files` are listed."""
         self._not_read: Counter[str] = Counter()
+        self._results: list[str] = []
 
     def stem(self, name: str) -> str | None:
         """A file's name without its suffix; None for another kind of file."""
@@ -133,6 +142,9 @@ class Folder:
                 say_once(logger, logging.WARNING, text, self.root)
                 self.unread[folders] = (error.strerror or type(error).__name__).lower()
                 continue
+            if folders and folders[-1].lower() not in LABEL_FOLDERS and any(map(_are_results, entries)):
+                self._results.append("/".join(folders))
+                continue
             for entry in entries:
                 stem = self.stem(entry.name)
                 if _is_folder(entry):
@@ -160,12 +172,17 @@ class Folder:
 
     @property
     def left_out(self) -> str:
-        """Which images are of a kind that is not read, in words; empty where there is none."""
+        """Which images are of a kind that is not read, or results, in words; empty where there is none."""
         _ = self.files  # lists them
-        if not self._not_read:
-            return ""
-        kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(self._not_read.items()))
-        return f"images of kinds that are not read, and left out: {kinds} (read are {', '.join(self.suffixes)})"
+        parts = []
+        if self._not_read:
+            kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(self._not_read.items()))
+            parts.append(
+                f"images of kinds that are not read, and left out: {kinds} (read are {', '.join(self.suffixes)})"
+            )
+        if self._results:
+            parts.append(f"results of earlier predictions are left out: {', '.join(sorted(self._results))}")
+        return "; ".join(parts)
 
     def unread_cases(self) -> list[Entry]:
         """A case to be refused for each folder that can't be read; but for those that a disk has of its own."""
@@ -178,6 +195,10 @@ class Folder:
     def below(self, name: str) -> list[File]:
         """The files in one of its folders, their ``folders`` counted from there."""
         return [File(file.path, file.folders[1:], file.stem) for file in self.files if file.folders[:1] == (name,)]
+
+
+def _are_results(entry: os.DirEntry[str]) -> bool:
+    return _RESULTS.fullmatch(entry.name) is not None
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -18,6 +18,11 @@ from typing import NamedTuple
 
 LABEL_NAMES = ("label", "labels", "lesion", "lesions", "seg", "dseg", "segmentation", "gt")
 """Names of a label file, the first found wins."""
+LABEL_FOLDERS = (
+    *("label", "labels", "labelstr", "labelsts", "mask", "masks", "msk", "seg", "segmentation", "segmentations"),
+    *("annotation", "annotations", "gt", "ground_truth", "groundtruth"),
+)
+"""Folders of labels, in lower case; not ``lesions``, which is as often a class of images."""
 OUTLINED = ("label", "lesion", "lesions", "tumor", "tumour", "gtv", "infarct", "target", "gt", "seg", "segmentation")
 """What a mask that is a label may be named after."""
 IMAGE_WORDS = ("image", "img", "volume", "scan")

@@ -13,13 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.data.layouts.folder import File
-from pipeline.data.layouts.names import IMAGE_WORDS, MASK_WORDS, endings, is_label, role, without
+from pipeline.data.layouts.names import IMAGE_WORDS, LABEL_FOLDERS, MASK_WORDS, endings, is_label, role, without
 
-LABEL_FOLDERS = (
-    *("label", "labels", "labelstr", "labelsts", "mask", "masks", "msk", "seg", "segmentation", "segmentations"),
-    *("annotation", "annotations", "gt", "ground_truth", "groundtruth"),
-)
-"""Folders of labels, in lower case; not ``lesions``, which is as often a class of images."""
 IMAGE_FOLDERS = (*IMAGE_WORDS, "images", "imagestr", "imagests", "imgs", "volumes", "scans")
 _ENDINGS = ("cp_masks", "masks", "annotation", "annotations", "instances", "mask", "label", "labels", "seg", "gt")
 _BEGINNING = re.compile(r"(?:mask|masks|msk|label|labels|seg|gt)[_\-.](?=.)", re.IGNORECASE)
