@@ -211,7 +211,7 @@ def _resolve_all(
     for kind in (only,) if only else KINDS:
         written = bundle / "configs" / f"{kind}.json"
         config = _overridden(merged[kind], overrides, written)
-        _require_matching_sizes(config, written)
+        _require_matching_sizes(config, written if overrides else file)  # the delta is where to mend it
         result[kind] = standalone(config, written)
         require_data_only(result[kind], written)
     return result

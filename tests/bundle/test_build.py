@@ -236,6 +236,14 @@ def test_what_no_component_can_use_is_refused_before_one_meets_it(override, mess
         resolve(find_bundle("hippocampus_mri_segmentation"), "train", overrides=(override,))
 
 
+def test_sizes_that_contradict_in_the_delta_are_said_of_it(bundle, configs):
+    delta = bundle / "configs" / "bundle.yaml"
+    delta.write_text(f"{delta.read_text()}\npatch_size: [4, 4]\n")
+    with pytest.raises(ConfigError, match="one per axis") as refused:
+        build(bundle, configs=configs)
+    assert refused.value.file == str(delta)
+
+
 def test_what_sections_do_not_have_and_classes_that_there_are_are_told_apart():
     with pytest.raises(ConfigError, match=r"minimum_component_ml 0\.5 of sections"):
         resolve(find_bundle("nuclei_microscopy_segmentation"), "inference", overrides=("minimum_component_ml=0.5",))
