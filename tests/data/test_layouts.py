@@ -688,3 +688,12 @@ def test_predictions_in_a_folder_of_labels_are_labels(tmp_path):
     touch(tmp_path, *(f"{part}/{case}.nii.gz" for part in ("imagesTr", "labelsTr") for case in "ab"))
     touch(tmp_path, "labelsTr/predictions.json")
     assert [case.label.name for case in find_cases(tmp_path, ["mri"])] == ["a.nii.gz", "b.nii.gz"]
+
+
+def test_a_single_folder_of_images_is_no_case_of_as_many_channels(tmp_path):
+    touch(tmp_path, "images/p1.nii.gz", "images/p2.nii.gz")
+    found = describe_dataset(tmp_path)
+    assert [(case.case_id, sorted(case.image)) for case in found.cases] == [("p1", ["image"]), ("p2", ["image"])]
+    touch(tmp_path / "other", "scan/cbf.nii.gz", "scan/mtt.nii.gz", "scan/lesion.nii.gz")
+    (case,) = describe_dataset(tmp_path / "other").cases
+    assert (sorted(case.image), case.label.name) == (["cbf", "mtt"], "lesion.nii.gz")

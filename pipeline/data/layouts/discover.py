@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from pipeline.data.layouts.folder import File
 from pipeline.data.layouts.names import (
+    IMAGE_FOLDERS,
     IMAGE_WORDS,
     MASK_WORDS,
     MODALITIES,
@@ -108,7 +109,7 @@ def _per_folder(by_folder: dict[tuple[str, ...], list[str]]) -> set[str]:
         return set()
     if len(folders) == 1:
         ((folder, stems),) = folders.items()
-        return _of_one_case(stems, folder)
+        return set() if folder[-1].lower() in IMAGE_FOLDERS else _of_one_case(stems, folder)
     pairs = [(folder, stem) for folder, stems in folders.items() for stem in stems]
     chosen = _shared([[(folder, ending) for _, ending in endings(stem)] for folder, stem in pairs], len(folders))
     seen = Counter((folder, name) for (folder, _), name in zip(pairs, chosen, strict=True) if name is not None)

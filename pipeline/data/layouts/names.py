@@ -26,6 +26,7 @@ LABEL_FOLDERS = (
 OUTLINED = ("label", "lesion", "lesions", "tumor", "tumour", "gtv", "infarct", "target", "gt", "seg", "segmentation")
 """What a mask that is a label may be named after."""
 IMAGE_WORDS = ("image", "img", "volume", "scan")
+IMAGE_FOLDERS = (*IMAGE_WORDS, "images", "imagestr", "imagests", "imgs", "volumes", "scans")
 MASK_WORDS = ("mask", "msk")
 NO_LABEL = (
     "brain",

@@ -13,9 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.data.layouts.folder import File
-from pipeline.data.layouts.names import IMAGE_WORDS, LABEL_FOLDERS, MASK_WORDS, endings, is_label, role, without
+from pipeline.data.layouts.names import (
+    IMAGE_FOLDERS,
+    IMAGE_WORDS,
+    LABEL_FOLDERS,
+    MASK_WORDS,
+    endings,
+    is_label,
+    role,
+    without,
+)
 
-IMAGE_FOLDERS = (*IMAGE_WORDS, "images", "imagestr", "imagests", "imgs", "volumes", "scans")
 _ENDINGS = ("cp_masks", "masks", "annotation", "annotations", "instances", "mask", "label", "labels", "seg", "gt")
 _BEGINNING = re.compile(r"(?:mask|masks|msk|label|labels|seg|gt)[_\-.](?=.)", re.IGNORECASE)
 _IMAGE_BEGINNING = re.compile(r"(?:image|img)[_\-.](?=.)", re.IGNORECASE)
