@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.bundle.build import resolve
 from pipeline.bundle.compiling import compile_ahead
+from pipeline.bundle.data_rules import data_rules
 from pipeline.bundle.find import find_bundle
 from pipeline.bundle.headers import refuse_by_headers
 from pipeline.bundle.inference import parsed, run_section
@@ -79,6 +80,7 @@ def train(
     config["started_at"] = begins
     parser = parsed(config, folder / "configs" / "metadata.json")
     run_section(parser, "initialize")
+    _refuse_unfit_patch(parser, config)
     trainer = parser.get_parsed_content("train#trainer")
     write_bundle(folder, run_dir, lasting, overrides)  # now that all of it has been accepted
     if resume is None:
@@ -123,6 +125,15 @@ def _refuse_contradictions(
         raise ConfigError("both --resume and --out", expected="--resume alone: the run goes on in its own folder")
     if by_epochs and budget_s is not None:
         raise ConfigError("both a budget and max_epochs", expected="one of them: a run ends by the clock or by epochs")
+
+
+def _refuse_unfit_patch(parser: Any, config: dict[str, Any]) -> None:
+    """Before anything is written: a patch that the network does not take would be refused at the first step."""
+    from pipeline.inference.fitting import require_window
+
+    asked = data_rules(config)
+    inferer, network = parser.get_parsed_content("validate#inferer"), parser.get_parsed_content("network_def")
+    require_window(inferer, network, len(asked.channels), asked.spatial_dims)
 
 
 def _refuse_another_bundle(named: str | Path, run_dir: Path, config: dict[str, Any]) -> None:

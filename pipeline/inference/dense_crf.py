@@ -152,8 +152,21 @@ class DenseCRFd(MapTransform):
           _target_: monai.transforms.Compose
           transforms:
             - {_target_: pipeline.inference.DenseCRFd, keys: pred, appearance_mm: 20.0}
-            - {_target_: pipeline.inference.Restored, keys: pred}
-            - {_target_: pipeline.inference.SaveImageOnGridd, keys: pred, output_dir: "@output_dir"}
+            - _target_: pipeline.inference.Restored
+              keys: pred
+              fill_holes: "@fill_holes"
+              largest_component: "@largest_component"
+              minimum_component_ml: "@minimum_component_ml"
+              instances: "@instances"
+              minimum_instance_voxels: "@minimum_instance_voxels"
+              probabilities_key: "@probabilities_key"
+            - _target_: pipeline.inference.SaveImageOnGridd
+              keys: pred
+              output_dir: "@output_dir"
+              probabilities_key: "@probabilities_key"
+              classes: "@classes"
+              label_values: "@label_values"
+              instances: "@instances"
 
     Args:
         keys: entries with logits (K, *S) on the grid of the image.

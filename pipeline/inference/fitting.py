@@ -75,6 +75,8 @@ def require_window(inferer: Any, network: torch.nn.Module, in_channels: int, spa
     require("roi_size", list(window), all(isinstance(n, int) for n in window), "whole numbers of voxels")
     tensors = chain(network.named_parameters(), network.named_buffers())
     on_meta = {name: tensor.detach().to("meta") for name, tensor in tensors}
+    training = network.training
+    network.eval()  # as it predicts: training may ask for more than one window, or more than one voxel
     try:
         with torch.no_grad():
             functional_call(network, on_meta, torch.empty(1, in_channels, *window, device="meta"))
@@ -82,6 +84,8 @@ def require_window(inferer: Any, network: torch.nn.Module, in_channels: int, spa
         raise
     except Exception as error:  # of an operation that needs values, or of another's network: it is not known
         logger.debug("a window of %s is not tried beforehand: %s", window, error)
+    finally:
+        network.train(training)
 
 
 def per_axis(name: str, value: Any, spatial_dims: int) -> tuple:
