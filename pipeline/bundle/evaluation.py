@@ -14,7 +14,7 @@ from pipeline.bundle.headers import refuse_by_headers
 from pipeline.bundle.inference import parsed, run_section
 from pipeline.bundle.overrides import parse_override
 from pipeline.bundle.record import begin_record
-from pipeline.bundle.refusals import refuse_foreign_to_weights, refuse_taken_back
+from pipeline.bundle.refusals import refuse_foreign_to_weights, refuse_taken_back, refuse_weights_of_other_settings
 from pipeline.bundle.run_folder import new_folder, settle, write_config
 from pipeline.bundle.run_summary import RunSummary, summarised
 from pipeline.errors import ConfigError
@@ -47,6 +47,8 @@ def evaluate(
         from pipeline.engines.weights import require_weights
 
         require_weights(file)
+    if weights is not None:
+        refuse_weights_of_other_settings(config, file)
     require_folder(out or "runs")
     refuse_by_headers(config, data, config["on_refusal"])
     out = Path(out) if out is not None else new_folder(f"{folder.name}-evaluation")

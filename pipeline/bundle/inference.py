@@ -11,7 +11,7 @@ from typing import Any
 from pipeline import __version__
 from pipeline.bundle.build import resolve
 from pipeline.bundle.find import find_bundle
-from pipeline.bundle.refusals import refuse_foreign_to_weights
+from pipeline.bundle.refusals import refuse_foreign_to_weights, refuse_weights_of_other_settings
 from pipeline.errors import ConfigError, PipelineError
 
 PLACES = ("bundle_root", "output_dir", "dataset_dir", "checkpoint", "layout", "pseudonyms", "device")
@@ -50,6 +50,8 @@ class Inference:
         if weights is not None:
             files = [weights] if isinstance(weights, str | Path) else weights
             paths = [str(Path(file).resolve()) for file in files]
+            for path in paths:
+                refuse_weights_of_other_settings(self.config, path)
             self.config["checkpoint"] = paths[0] if len(paths) == 1 else paths
         # before it is parsed, which writes to it
         self._config_sha256 = _digest({key: value for key, value in self.config.items() if key not in PLACES})
@@ -67,26 +69,9 @@ class Inference:
 
         Raises:
             PipelineError: what its maker has to say; MONAI wraps it into an error that names the maker alone.
-            ConfigError: its maker fails, and there are overrides, which may be what it does not take.
+            ConfigError: its maker fails by what the config, or an override, gives it.
         """
-        try:
-            return self.parser.get_parsed_content(name)
-        except RuntimeError as error:
-            from pipeline.data.case_error import lacks_memory
-
-            cause: BaseException | None = error
-            last: BaseException = error
-            while cause is not None and not isinstance(cause, PipelineError):
-                last = cause
-                cause = last.__cause__
-            if cause is not None:
-                raise cause from None
-            if not self._overrides or lacks_memory(last):
-                raise
-            raise ConfigError(
-                f"that {name} can't be made with {' '.join(self._overrides)} ({type(last).__name__}: {last})",
-                expected="values that it takes",
-            ) from error
+        return made(self.parser, name, self._overrides)
 
     def weights(self) -> list[Path]:
         """The files of the weights; a bundle from elsewhere may name none, and then has them in their usual place."""
@@ -121,6 +106,28 @@ class Inference:
             return []
         file = Path(self["quantized"]) / RECORD  # which names the network by its digest
         return [file_sha256(file)] if file.is_file() else []
+
+
+def made(parser: Any, name: str, overrides: Sequence[str]) -> Any:
+    """A part of a parsed config, made; see `Inference` for what is raised."""
+    try:
+        return parser.get_parsed_content(name)
+    except RuntimeError as error:
+        from pipeline.data.case_error import lacks_memory
+
+        cause: BaseException | None = error
+        last: BaseException = error
+        while cause is not None and not isinstance(cause, PipelineError):
+            last = cause
+            cause = last.__cause__
+        if cause is not None:
+            raise cause from None
+        if lacks_memory(last):
+            raise
+        given = f"with {' '.join(overrides)}" if overrides else "as the config has it"
+        raise ConfigError(
+            f"that {name} can't be made {given} ({type(last).__name__}: {last})", expected="values that it takes"
+        ) from error
 
 
 def parsed(config: dict[str, Any], metadata: Path) -> Any:

@@ -15,7 +15,7 @@ from pipeline.bundle.compiling import compile_ahead
 from pipeline.bundle.data_rules import data_rules
 from pipeline.bundle.find import find_bundle
 from pipeline.bundle.headers import refuse_by_headers
-from pipeline.bundle.inference import parsed, run_section
+from pipeline.bundle.inference import made, parsed, run_section
 from pipeline.bundle.record import begin_record
 from pipeline.bundle.refusals import refuse_foreign_to_weights, refuse_taken_back
 from pipeline.bundle.run_folder import new_folder, settle, write_bundle
@@ -80,8 +80,10 @@ def train(
     config["started_at"] = begins
     parser = parsed(config, folder / "configs" / "metadata.json")
     run_section(parser, "initialize")
-    _refuse_unfit_patch(parser, config)
-    trainer = parser.get_parsed_content("train#trainer")
+    network, inferer = made(parser, "network_def", overrides), made(parser, "validate#inferer", overrides)
+    _refuse_unfit_patch(network, inferer, config)
+    _refuse_lone_samples(network, len(made(parser, "train#dataset#data", overrides)), config["batch_size"])
+    trainer = made(parser, "train#trainer", overrides)
     write_bundle(folder, run_dir, lasting, overrides)  # now that all of it has been accepted
     if resume is None:
         begin_record(run_dir, folder)
@@ -127,13 +129,26 @@ def _refuse_contradictions(
         raise ConfigError("both a budget and max_epochs", expected="one of them: a run ends by the clock or by epochs")
 
 
-def _refuse_unfit_patch(parser: Any, config: dict[str, Any]) -> None:
+def _refuse_unfit_patch(network: Any, inferer: Any, config: dict[str, Any]) -> None:
     """Before anything is written: a patch that the network does not take would be refused at the first step."""
     from pipeline.inference.fitting import require_window
 
     asked = data_rules(config)
-    inferer, network = parser.get_parsed_content("validate#inferer"), parser.get_parsed_content("network_def")
     require_window(inferer, network, len(asked.channels), asked.spatial_dims)
+
+
+def _refuse_lone_samples(network: Any, cases: int, batch_size: Any) -> None:
+    """A batch of one sample, which some batch norms can't take, be it only the last of an epoch."""
+    if (
+        getattr(network, "pairs_needed", False)
+        and isinstance(batch_size, int)
+        and 1 in (batch_size, cases % batch_size)
+    ):
+        raise ConfigError(
+            f"batches of {batch_size} of {cases} training cases, one of them of a single sample, with batch norm",
+            expected="two samples or more: the mean over the whole map is one number, which has no statistics",
+            fix="another batch_size, or network_def#norm=instance",
+        )
 
 
 def _refuse_another_bundle(named: str | Path, run_dir: Path, config: dict[str, Any]) -> None:

@@ -63,6 +63,14 @@ def _loaded(network: torch.nn.Module, path: str | Path, device: torch.device) ->
     if isinstance(state, dict) and isinstance(state.get("model"), dict):  # MONAI's CheckpointSaver nests it so
         state = state["model"]
     own = network.state_dict()
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        training = isinstance(state, dict) and {"network", "optimizer"} <= state.keys()
+        raise BundleError(
+            "a checkpoint of a training" if training else f"no tensors by name ({type(state).__name__})",
+            file=path,
+            expected="a state dict, such as models/model.pt of a run",
+            fix="take models/model.pt of that run" if training else None,
+        )
     missing, foreign = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     shapes = [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
     if missing or foreign or shapes:
@@ -72,6 +80,12 @@ def _loaded(network: torch.nn.Module, path: str | Path, device: torch.device) ->
             file=path,
             expected=f"the {len(own)} tensors of {type(network).__name__} as this bundle configures it",
             fix="use the weights of this bundle, or the network_def that the weights were trained with",
+        )
+    kinds = [name for name in own if own[name].is_floating_point() != state[name].is_floating_point()]
+    odd = sorted({*kinds, *(name for name in own if state[name].is_meta or state[name].layout != own[name].layout)})
+    if odd:
+        raise BundleError(
+            f"weights of another type in {len(odd)} of {len(own)} tensors {odd[:3]}", file=path, expected="dense floats"
         )
     broken = sorted(name for name in own if own[name].is_floating_point() and not state[name].isfinite().all())
     if broken:

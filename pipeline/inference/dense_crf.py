@@ -73,13 +73,9 @@ def dense_crf(
     array([[1, 1, 1, 0, 0]])
     """
     _check(logits, image, spacing_mm)
-    widths = (smoothness_mm, appearance_mm, appearance_intensity)
-    weights = (smoothness_weight, appearance_weight)
-    if min(widths) <= 0 or min(*weights, iterations) < 0:
-        raise ConfigError(
-            f"widths {widths}, weights {weights}, {iterations} iterations of a dense CRF",
-            expected="widths above 0, weights and iterations of 0 or more",
-        )
+    _check_settings(
+        (smoothness_mm, appearance_mm, appearance_intensity), (smoothness_weight, appearance_weight), iterations
+    )
     size, mm = logits.shape[1:], np.asarray(spacing_mm, dtype=np.float64)
     kernels: list[tuple[float, Filter]] = []
     if smoothness_weight > 0:
@@ -103,9 +99,23 @@ def dense_crf(
     return field.numpy().reshape(logits.shape)
 
 
+def _check_settings(widths: Sequence[float], weights: Sequence[float], iterations: int) -> None:
+    numbers = all(isinstance(value, int | float) and np.isfinite(value) for value in (*widths, *weights))
+    whole = isinstance(iterations, int) and iterations >= 0
+    if not numbers or not whole or min(widths) <= 0 or min(weights) < 0:
+        raise ConfigError(
+            f"widths {tuple(widths)}, weights {tuple(weights)}, {iterations} iterations of a dense CRF",
+            expected="widths above 0, weights of 0 or more, and a whole number of iterations",
+        )
+
+
 def _check(logits: np.ndarray, image: np.ndarray, spacing_mm: Sequence[float]) -> None:
     if len(logits) < 2:
-        raise ConfigError(f"a dense CRF of {len(logits)} class", expected="logits of two or more, with the background")
+        raise ConfigError(
+            f"a dense CRF of {len(logits)} class",
+            expected="logits of two or more, with the background",
+            fix="list DenseCRFd before Restored, which makes labels of them",
+        )
     if image.shape[1:] != logits.shape[1:]:
         raise GeometryError(
             f"scores of shape {logits.shape} for an image of shape {image.shape}", expected="the same spatial shape"
@@ -168,6 +178,9 @@ class DenseCRFd(MapTransform):
               label_values: "@label_values"
               instances: "@instances"
 
+    Validations, and ``pipeline evaluate``, have a step of their own, ``validate#postprocessing``: list it there as
+    well, before `Restored`, or they measure the network without it.
+
     Args:
         keys: entries with logits (K, *S) on the grid of the image.
         image_key: entry with the image (C, *S) that the network saw, a MetaTensor: its affine has the voxel size.
@@ -194,6 +207,9 @@ class DenseCRFd(MapTransform):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.image_key = image_key
+        _check_settings(
+            (smoothness_mm, appearance_mm, appearance_intensity), (smoothness_weight, appearance_weight), iterations
+        )
         self.settings: dict[str, Any] = {
             "smoothness_weight": smoothness_weight,
             "smoothness_mm": smoothness_mm,

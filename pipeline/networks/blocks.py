@@ -120,6 +120,8 @@ class ConvNormAct(nn.Module):
         self.conv = convolution(spatial_dims, in_channels, out_channels, kernel_size, stride, bias=norm == "none")
         self.norm = norm_layer(norm, spatial_dims, out_channels)
         self.act = activation_layer(activation)
+        if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+            raise ConfigError(f"dropout {dropout!r}", expected="a share of the channels: 0, or more and below 1")
         channel_dropout = nn.Dropout2d if spatial_dims == 2 else nn.Dropout3d
         self.dropout = channel_dropout(dropout) if dropout > 0 else nn.Identity()
 

@@ -104,7 +104,8 @@ class FCN(nn.Module):
         maps, kernels, steps = levels.channels, levels.kernel_sizes, levels.strides
         if not 0 <= skips < levels.depth:
             raise ConfigError(
-                f"skips {skips}", expected=f"0 to {levels.depth - 1}: {len(maps)} levels are pooled so often"
+                f"skips {skips}",
+                expected=f"0 to {levels.depth - 1}: below the {levels.depth} poolings of {len(maps)} levels",
             )
         if padding not in ("same", "published"):
             raise ConfigError(f"padding {padding!r}", expected="'same' or 'published'")
@@ -149,6 +150,12 @@ class FCN(nn.Module):
         # `ahead` once more, at full resolution, and what the first convolution has added in front of the image.
         added = [PUBLISHED_PADDING - k // 2 if published else 0 for k in kernels[0]]
         self.crop = [f // 2 - f * b + a for f, b, a in zip(factor, behind, added, strict=True)]
+        if min(self.crop) < 0:
+            raise ConfigError(
+                f"a deepest kernel of {kernels[-1]} with padding 'published'",
+                expected=f"one that the {PUBLISHED_PADDING} voxels around the image make up for",
+                fix="a smaller kernel (the paper's is 7), or padding: same",
+            )
         last = [self.fully_connected, *(stage for i, stage in enumerate(self.encoder) if i in levels.coarsest)]
         self.one_voxel_allowed, self.one_voxel_alone = norms_take_one_voxel(last)
         if published:  # the padding alone makes more voxels

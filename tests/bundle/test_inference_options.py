@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from pipeline.bundle import find_bundle, resolve
+from pipeline.bundle import build, find_bundle, resolve
+from pipeline.bundle.inference import Inference
 from pipeline.bundle.publish import publish
 from pipeline.bundle.run import evaluate
 from pipeline.errors import BundleError, ConfigError
@@ -46,3 +47,21 @@ def test_but_not_into_one_of_another_width(folders):
     with pytest.raises(BundleError, match="other values of network_def"):
         publish(run, bundle)
     assert not (bundle / "models").exists()
+
+
+def test_weights_of_a_run_with_other_settings_are_refused(tmp_path):
+    """Of equal shapes, they would load and answer for another input."""
+    run = tmp_path / "run"
+    build(find_bundle("hippocampus_mri_segmentation"), out=run)
+    (run / "run.json").write_text("{}")
+    (run / "models").mkdir()
+    weights = run / "models" / "model.pt"
+    weights.touch()
+    Inference("hippocampus_mri_segmentation", weights=weights, overrides=["patch_size=[24,24,24]"])
+    delta = run / "configs" / "bundle.yaml"
+    delta.write_text(delta.read_text().replace("spacing_mm: [1.0, 1.0, 1.0]", "spacing_mm: [2.0, 2.0, 2.0]"))
+    with pytest.raises(BundleError, match=r"other values of spacing_mm: spacing_mm \[2\.0(.|\n)*name the run's folder"):
+        Inference("hippocampus_mri_segmentation", weights=weights)
+    with pytest.raises(BundleError, match="other values of spacing_mm"):
+        evaluate("hippocampus_mri_segmentation", tmp_path, weights=weights)
+    Inference("hippocampus_mri_segmentation", weights=tmp_path / "from_elsewhere.pt")

@@ -70,3 +70,25 @@ def test_a_handful_of_steps_is_said_to_be_no_training(caplog):
     state.iteration, state.steps_before = 10, 4
     training._warn_of_few_steps(state)
     assert "iterations: only 10, which is no training: preparing took 70 s, and each step about 5.0 s" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["patch_size=[20,16,16]"], r"an input of 20 x 16 x 16 voxels(.|\n)*use a patch or window of"),
+        (["network=unet_published"], r"an input of 40 x 56 x 40 voxels(.|\n)*92 x 92 x 92"),
+        (["network=deeplab_v3_plus", "network_def#rates=6"], r"network_def can't be made with .*network_def#rates=6"),
+        (["network=deeplab_v3_plus", "network_def#norm=batch", "batch_size=1"], "batches of 1 of 1 training cases"),
+        (["network=fcn", "network_def#dropout=1.0"], "dropout 1.0; expected a share"),
+    ],
+)
+def test_what_the_network_can_not_take_is_refused_before_anything_is_written(crops, tmp_path, overrides, said):
+    with pytest.raises(ConfigError, match=said):
+        train(
+            "hippocampus_mri_segmentation",
+            crops,
+            out=tmp_path / "run",
+            overrides=["max_epochs=1", "folds=2", *overrides],
+        )
+    assert not (tmp_path / "run" / "run.json").exists()
+    assert not (tmp_path / "run" / "models").exists()

@@ -51,3 +51,20 @@ def test_weights_that_are_not_finite_are_refused(files, lost):
     torch.save(state, files[0])
     with pytest.raises(BundleError, match=r"NaN or infinite values in 1 of 2 tensors \['weight'\]"):
         with_weights(network(), files[0], torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([1, 2], r"no tensors by name \(list\)"),
+        (torch.ones(3), r"no tensors by name \(Tensor\)"),
+        ({"weight": 1.0, "bias": None}, r"no tensors by name \(dict\)"),
+        ({"network": {}, "average": {}, "optimizer": {}}, r"a checkpoint of a training(.|\n)*take models/model\.pt"),
+        ({"weight": torch.ones(2, 1, 3, 3, 3).long(), "bias": torch.ones(2)}, "another type in 1 of 2 tensors"),
+        ({"weight": torch.ones(2, 1, 3, 3, 3).to_sparse(), "bias": torch.ones(2)}, "another type in 1 of 2 tensors"),
+    ],
+)
+def test_what_is_no_state_dict_of_floats_is_refused(tmp_path, content, said):
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(BundleError, match=said):
+        with_weights(network(), str(tmp_path / "x.pt"), torch.device("cpu"))

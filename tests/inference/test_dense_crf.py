@@ -122,6 +122,11 @@ def test_what_it_cannot_use_is_refused():
     logits, image, _ = noisy_case((6, 5))
     with pytest.raises(ConfigError, match="widths above 0"):
         dense_crf(logits, image, (1.0, 1.0), appearance_mm=0.0)
+    for settings in ({"iterations": 1.5}, {"appearance_mm": "20"}, {"smoothness_weight": float("nan")}):
+        with pytest.raises(ConfigError, match="widths above 0"):
+            dense_crf(logits, image, (1.0, 1.0), **settings)
+        with pytest.raises(ConfigError, match="widths above 0"):
+            DenseCRFd(**settings)
     with pytest.raises(ConfigError, match="two or more"):
         dense_crf(logits[:1], image, (1.0, 1.0))
     with pytest.raises(GeometryError, match="same spatial shape"):

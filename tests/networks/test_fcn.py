@@ -105,3 +105,9 @@ def test_one_voxel_at_the_deepest_level_is_refused_where_a_norm_needs_more():
     with pytest.raises(ConfigError, match="16 x 16"):
         network(torch.zeros(1, 1, 8, 5))
     assert network(torch.zeros(1, 1, 9, 5)).shape == (1, 2, 9, 5)
+
+
+def test_a_kernel_that_the_published_padding_does_not_make_up_for_is_refused():
+    FCN(2, 1, 2, channels=[2] * 6, skips=0, padding="published", kernel_sizes=[3] * 5 + [7])
+    with pytest.raises(ConfigError, match=r"a deepest kernel of .*9"):
+        FCN(2, 1, 2, channels=[2] * 6, skips=0, padding="published", kernel_sizes=[3] * 5 + [9])
