@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import ConfigError
-from pipeline.networks.blocks import activation_layer, norm_layer, per_level
+from pipeline.networks.blocks import activation_layer, norm_layer, per_level, require_maps, whole_numbers
 from pipeline.networks.convolution3d import Convolution3d
 
 
@@ -65,6 +65,7 @@ class AtrousEncoder(nn.Module):
         super().__init__()
         if spatial_dims not in (2, 3):
             raise ConfigError(f"spatial_dims {spatial_dims}", expected="2 or 3")
+        channels = whole_numbers("channels", channels)
         levels = len(channels)
         if levels < 2 or min(channels) < 1 or any(c % 4 for c in channels[1:]):
             raise ConfigError(
@@ -74,13 +75,17 @@ class AtrousEncoder(nn.Module):
         steps = per_level("strides", strides, [2] * levels, spatial_dims)
         if any(k % 2 == 0 for kernel in kernels for k in kernel):
             raise ConfigError(f"kernel_sizes {kernels}", expected="odd numbers, so that padding keeps the size")
-        blocks = [blocks_per_stage] * (levels - 1) if isinstance(blocks_per_stage, int) else list(blocks_per_stage)
+        blocks = (
+            [blocks_per_stage] * (levels - 1)
+            if isinstance(blocks_per_stage, int)
+            else whole_numbers("blocks_per_stage", blocks_per_stage)
+        )
         if len(blocks) != levels - 1 or min(blocks) < 1:
             raise ConfigError(
                 f"blocks_per_stage {blocks_per_stage}",
                 expected=f"1 or more, or {levels - 1}: one per level but the first",
             )
-        if not 0 <= atrous_levels <= levels - 2:
+        if atrous_levels not in range(levels - 1):
             raise ConfigError(f"atrous_levels {atrous_levels}", expected=f"0 to {levels - 2}: those below the pooling")
         if not dilations or min(dilations) < 1:
             raise ConfigError(f"dilations {list(dilations)}", expected="one number above 0 or more")
@@ -194,6 +199,7 @@ def convolve(
     bias: bool = False,
 ) -> nn.Module:
     """An atrous convolution, padded so that the size is divided by the stride, rounded up."""
+    require_maps(in_channels, out_channels)
     kind: Any = nn.Conv2d if spatial_dims == 2 else Convolution3d
     padding = tuple(k // 2 * d for k, d in zip(kernel_size, dilation, strict=True))
     return kind(in_channels, out_channels, tuple(kernel_size), tuple(stride), padding, tuple(dilation), bias=bias)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -84,10 +85,23 @@ def convolution(
     bias: bool = False,
 ) -> nn.Module:
     """A padded convolution: with stride 1 the spatial size stays, with stride s it is divided by s (odd kernels)."""
+    require_maps(in_channels, out_channels)
     kind: Any = nn.Conv2d if spatial_dims == 2 else Convolution3d
     padding = tuple(k // 2 for k in kernel_size)
     step = tuple(stride) if stride is not None else (1,) * spatial_dims
     return kind(in_channels, out_channels, tuple(kernel_size), step, padding, bias=bias)
+
+
+def require_maps(*maps: Any) -> None:
+    """Feature maps that go into a layer and come out of it.
+
+    Raises:
+        ConfigError: not a whole number of 1 or more each.
+    """
+    if not all(isinstance(number, Integral) and int(number) >= 1 for number in maps):
+        raise ConfigError(
+            f"a convolution from {maps[0]} to {maps[1]} feature maps", expected="whole numbers of 1 or more channels"
+        )
 
 
 def transposed_convolution(
@@ -173,6 +187,17 @@ def initialise_he(network: nn.Module, slope: float = LEAKY_SLOPE) -> None:
                 nn.init.zeros_(module.bias)
 
 
+def whole_numbers(name: str, values: Any) -> list[int]:
+    """``values`` as a list.
+
+    Raises:
+        ConfigError: no list, or one with an entry that is no whole number.
+    """
+    if isinstance(values, Sequence) and all(isinstance(value, Integral) for value in values):
+        return [int(value) for value in values]
+    raise ConfigError(f"{name} {values!r}", expected="a list of whole numbers, such as [1, 2, 2]")
+
+
 def per_level(
     name: str, values: Sequence[int | Sequence[int]] | None, default: Sequence[int], spatial_dims: int
 ) -> list[tuple[int, ...]]:
@@ -186,8 +211,10 @@ def per_level(
     Raises:
         ConfigError: not as many values as levels, or not as many as axes within one.
     """
+    if not isinstance(values, Sequence | None):
+        raise ConfigError(f"{name} {values!r}", expected=f"a list of {len(default)}, one per level")
     given = list(default if values is None else values)
-    levels = [(v,) * spatial_dims if isinstance(v, int) else tuple(v) for v in given]
+    levels = [(v,) * spatial_dims if isinstance(v, int) else tuple(whole_numbers(name, v)) for v in given]
     if len(levels) != len(default) or any(len(v) != spatial_dims or min(v) < 1 for v in levels):
         raise ConfigError(
             f"{name} {given}",
@@ -202,11 +229,10 @@ def convolutions_per_level(convolutions: int | Sequence[int], levels: int) -> tu
     Raises:
         ConfigError: not as many as levels, or a level without any.
     """
-    counts = (convolutions,) * levels if isinstance(convolutions, int) else tuple(convolutions)
+    name = "convolutions_per_stage"
+    counts = (convolutions,) * levels if isinstance(convolutions, int) else tuple(whole_numbers(name, convolutions))
     if len(counts) != levels or min(counts) < 1:
-        raise ConfigError(
-            f"convolutions_per_stage {convolutions}", expected=f"1 or more, or {levels} such numbers, one per level"
-        )
+        raise ConfigError(f"{name} {convolutions}", expected=f"1 or more, or {levels} such numbers, one per level")
     return counts
 
 

@@ -13,6 +13,7 @@ Chen et al., Encoder-Decoder with Atrous Separable Convolution for Semantic Imag
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -30,6 +31,7 @@ from pipeline.networks.blocks import (
     initialise_he,
     norm_layer,
     norms_take_one_voxel,
+    whole_numbers,
 )
 
 RATES = {2: (6, 12, 18), 3: (2, 4, 6)}
@@ -145,15 +147,21 @@ class DeepLabV3Plus(nn.Module):
     ) -> list[tuple[int, ...]]:
         """One rate per axis each; the default ones follow the resolution that the atrous levels keep."""
         given = RATES[self.spatial_dims] if rates is None else rates
+        if not isinstance(given, Sequence) or not given:
+            raise ConfigError(f"rates {given!r}", expected="a list of one or more, each a number or one per axis")
         if spacing_mm is not None:
             numbers = [r for r in given if isinstance(r, int)]
             if len(numbers) < len(given):
                 raise ConfigError(f"rates {list(given)} and spacing_mm", expected="one number each, or no spacing_mm")
+            if not isinstance(spacing_mm, Sequence) or not all(map(math.isfinite, spacing_mm)):
+                raise ConfigError(f"spacing_mm {spacing_mm!r}", expected=f"a list of {self.spatial_dims} lengths")
             if len(spacing_mm) != self.spatial_dims:
                 raise ConfigError(f"spacing_mm {list(spacing_mm)}", expected=f"{self.spatial_dims} lengths")
             per_axis = rates_of_one_reach(numbers, spacing_mm, self.total_stride)
         else:
-            per_axis = [(r,) * self.spatial_dims if isinstance(r, int) else tuple(r) for r in given]
+            per_axis = [
+                (r,) * self.spatial_dims if isinstance(r, int) else tuple(whole_numbers("rates", r)) for r in given
+            ]
         if rates is not None:
             return per_axis
         finer = self.encoder.kept_by_more_than_one

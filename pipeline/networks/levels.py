@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import ConfigError
-from pipeline.networks.blocks import convolutions_per_level, per_level
+from pipeline.networks.blocks import convolutions_per_level, per_level, whole_numbers
 
 WIDEST = {2: 512, 3: 320}
 """Where doubling the channels from level to level ends, by ``spatial_dims`` (nnU-Net's limits)."""
@@ -71,6 +71,7 @@ def plan_levels(
     """
     if spatial_dims not in (2, 3):
         raise ConfigError(f"spatial_dims {spatial_dims}", expected="2 or 3")
+    channels = None if channels is None else whole_numbers("channels", channels)
     if channels is not None and depth is not None and len(channels) != depth + 1:
         raise ConfigError(
             f"depth {depth} and channels {list(channels)}",

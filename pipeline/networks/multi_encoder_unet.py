@@ -22,6 +22,7 @@ from pipeline.networks.blocks import (
     convolution,
     initialise_he,
     norms_take_one_voxel,
+    whole_numbers,
 )
 from pipeline.networks.encoders import make_encoder
 from pipeline.networks.levels import plan_levels
@@ -98,7 +99,7 @@ class MultiEncoderUNet(nn.Module):
         activation: str = "leaky_relu",
     ) -> None:
         super().__init__()
-        self.groups = [1] * in_channels if groups is None else [int(g) for g in groups]
+        self.groups = [1] * in_channels if groups is None else whole_numbers("groups", groups)
         if not self.groups or min(self.groups) < 1 or sum(self.groups) != in_channels:
             raise ConfigError(
                 f"groups {self.groups} for {in_channels} channels",

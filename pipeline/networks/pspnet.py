@@ -21,7 +21,7 @@ from pipeline.networks.any_size import check_any_size, resize
 from pipeline.networks.atrous_encoder import AtrousEncoder
 from pipeline.networks.blocks import LEAKY_SLOPE, ConvNormAct, convolution, initialise_he, norms_take_one_voxel
 from pipeline.networks.deeplab import check_batch
-from pipeline.networks.pyramid_pooling import PyramidPooling
+from pipeline.networks.pyramid_pooling import PyramidPooling, check_bins
 
 
 class PSPNet(nn.Module):
@@ -97,7 +97,8 @@ class PSPNet(nn.Module):
         )
         self.total_stride = self.encoder.strides[-1]
         maps = self.encoder.channels
-        per_grid = max(maps[-1] // len(bins), 1) if pyramid_channels is None and bins else pyramid_channels or 1
+        bins = check_bins(bins)
+        per_grid = max(maps[-1] // len(bins), 1) if pyramid_channels is None else pyramid_channels
         self.pyramid = PyramidPooling(spatial_dims, maps[-1], per_grid, bins, norm, activation)
         one, three = (1,) * spatial_dims, (3,) * spatial_dims
         rest = (three, None, norm, dropout, activation)

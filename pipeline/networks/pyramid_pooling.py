@@ -14,7 +14,7 @@ from torch import nn
 
 from pipeline.errors import ConfigError
 from pipeline.networks.any_size import resize
-from pipeline.networks.blocks import activation_layer, convolution, norm_layer
+from pipeline.networks.blocks import activation_layer, convolution, norm_layer, whole_numbers
 
 
 class SpatialPyramidPooling(nn.Module):
@@ -91,9 +91,10 @@ def check_bins(bins: Sequence[int]) -> list[int]:
     Raises:
         ConfigError: none, or none along an axis.
     """
-    if not bins or min(bins) < 1:
-        raise ConfigError(f"bins {list(bins)}", expected="one number above 0 or more: bins per axis of each grid")
-    return list(bins)
+    numbers = whole_numbers("bins", bins)
+    if not numbers or min(numbers) < 1:
+        raise ConfigError(f"bins {numbers}", expected="one number above 0 or more: bins per axis of each grid")
+    return numbers
 
 
 def pooled_projection(

@@ -29,6 +29,7 @@ from pipeline.networks.blocks import (
     initialise_he,
     norm_layer,
     norms_take_one_voxel,
+    whole_numbers,
 )
 from pipeline.networks.levels import Levels, plan_levels
 
@@ -160,7 +161,13 @@ def feature_maps(name: str, given: int | Sequence[int] | None, default: Sequence
     Raises:
         ConfigError: not as many as levels, or a level without any.
     """
-    maps = list(default) if given is None else [given] * len(default) if isinstance(given, int) else list(given)
+    maps = (
+        list(default)
+        if given is None
+        else [given] * len(default)
+        if isinstance(given, int)
+        else whole_numbers(name, given)
+    )
     if len(maps) != len(default) or min(maps) < 1:
         raise ConfigError(f"{name} {given}", expected=f"a number above 0, or {len(default)} of them, one per level")
     return maps

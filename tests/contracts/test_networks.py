@@ -310,3 +310,31 @@ def test_it_overfits_one_case(member):
             if worst >= 0.95:
                 break
     assert worst >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (lambda: DeepLabV3Plus(2, 1, 2, rates=6), "rates 6"),
+        (lambda: DeepLabV3Plus(2, 1, 2, rates=[]), r"rates \[\]"),
+        (lambda: DeepLabV3Plus(3, 1, 2, pyramid_channels=0), "to 0 feature maps"),
+        (lambda: DeepLabV3Plus(3, 1, 2, spacing_mm=2.4), "spacing_mm 2.4; expected a list of 3"),
+        (lambda: DeepLabV3Plus(2, 1, 2, blocks_per_stage=[1, 1.5]), r"blocks_per_stage \[1, 1\.5\]"),
+        (lambda: DeepLabV3Plus(2, 1, 2, atrous_levels=1.5), r"atrous_levels 1\.5"),
+        (lambda: PSPNet(2, 1, 2, bins=6), "bins 6"),
+        (lambda: PSPNet(2, 1, 2, bins=[1.5]), r"bins \[1\.5\]"),
+        (lambda: PSPNet(2, 1, 2, pyramid_channels=0), "to 0 feature maps"),
+        (lambda: SegNet(2, 1, 2, strides=2), "strides 2; expected a list of 5"),
+        (lambda: UNet(2, 1, 2, channels=8), "channels 8; expected a list"),
+        (lambda: UNet(2, 1, 2, channels=[4, 8.5]), r"channels \[4, 8\.5\]"),
+        (lambda: UNet(2, 0, 2), "from 0 to 32 feature maps"),
+        (lambda: UNet(3, 1, 0), "to 0 feature maps"),
+        (lambda: UNet(2, 1, 2, dropout=1.0), r"dropout 1\.0"),
+        (lambda: MultiEncoderUNet(3, 3, 2, groups=[1.5, 1.5]), r"groups \[1\.5, 1\.5\]"),
+        (lambda: U2Net(2, 1, 2, inner_channels=2.5), r"inner_channels 2\.5"),
+        (lambda: FCN(2, 1, 2, convolutions_per_stage=1.5), r"convolutions_per_stage 1\.5"),
+    ],
+)
+def test_values_of_a_wrong_kind_are_refused_by_name(build, said):
+    with pytest.raises(ConfigError, match=said):
+        build()
