@@ -69,7 +69,7 @@ class Inference:
 
         Raises:
             PipelineError: what its maker has to say; MONAI wraps it into an error that names the maker alone.
-            ConfigError: its maker fails by what the config, or an override, gives it.
+            ConfigError: its maker fails, and there are overrides, which may be what it does not take.
         """
         return made(self.parser, name, self._overrides)
 
@@ -122,11 +122,11 @@ def made(parser: Any, name: str, overrides: Sequence[str]) -> Any:
             cause = last.__cause__
         if cause is not None:
             raise cause from None
-        if lacks_memory(last):
+        if not overrides or lacks_memory(last):  # a fault of the package, say: it stays visible
             raise
-        given = f"with {' '.join(overrides)}" if overrides else "as the config has it"
         raise ConfigError(
-            f"that {name} can't be made {given} ({type(last).__name__}: {last})", expected="values that it takes"
+            f"that {name} can't be made with {' '.join(overrides)} ({type(last).__name__}: {last})",
+            expected="values that it takes",
         ) from error
 
 

@@ -64,7 +64,10 @@ def test_a_window_of_a_size_left_open_is_the_cases(tmp_path):
 
 
 def test_of_an_inferer_from_elsewhere_nothing_is_known():
-    require_window(SliceInferer(2, (32, 32)), UNet(2, 1, 2, [4, 8], [3, 3], [1, 2]), 1, 3)
+    network, seen = UNet(2, 1, 2, [4, 8], [3, 3], [1, 2]), []
+    network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    require_window(SliceInferer(2, (32, 32)), network, 1, 3)
+    assert seen == []
 
 
 @pytest.mark.parametrize("name", sorted(folder.name for folder in shipped_bundles().iterdir()))
@@ -75,8 +78,10 @@ def test_the_window_of_a_shipped_bundle_fits_its_network(name):
     parser = ConfigParser(inference.config)
     parser.parse()
     network = parser.get_parsed_content("network_def").eval()
-    asked = data_rules(inference.config)
+    asked, answers = data_rules(inference.config), []
+    network.register_forward_hook(lambda _, inputs, answer: answers.append((inputs[0].shape[2:], answer.shape[1])))
     require_window(inference["inferer"], network, len(asked.channels), asked.spatial_dims)
+    assert answers == [(tuple(inference.config["patch_size"]), len(asked.classes) + 1)]
 
 
 def test_a_scan_unlike_the_training_cases_is_said_to_be_so(caplog):
