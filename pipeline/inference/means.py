@@ -145,7 +145,7 @@ def _has_compiler(device: torch.device) -> bool:
 def _compile(network: nn.Module, window: torch.Tensor, folder: Path, dtype: str) -> None:
     """Compiled ahead of time, for this machine and this size: loading it again takes a tenth of a second, where
     ``torch.compile`` with all its caches warm traces and loads for several."""
-    network = in_channels_last(network)
+    network, window = in_channels_last(network), window.contiguous()
     if dtype != "float32":
         network = _UnderAutocast(network, window.device, dtype)
     with warnings.catch_warnings():
@@ -159,7 +159,8 @@ def _compile(network: nn.Module, window: torch.Tensor, folder: Path, dtype: str)
 def _load_compiled(network: nn.Module, window: torch.Tensor, folder: Path) -> Run:
     index = window.device.index if window.device.type == "cuda" else -1
     package = torch._inductor.aoti_load_package(str(folder / _PACKAGE), device_index=-1 if index is None else index)
-    return in_batches_of(len(window), package)
+    # It reads every window by the strides that it was compiled for, and does not look at those that it is given.
+    return in_batches_of(len(window), lambda x: package(x.contiguous()))
 
 
 def in_batches_of(size: int, run: Run) -> Run:

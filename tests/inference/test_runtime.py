@@ -371,6 +371,9 @@ def test_compiled_ahead_of_time_and_loaded_again(tmp_path):
     run = means["float32+compiled"].load(net, x, tmp_path)
     both = torch.cat([x, image(8, 8, 8, seed=2)])
     torch.testing.assert_close(run(both), net(both), rtol=0, atol=1e-5)
+    # A window as it is cut out of a volume, and one whose channels lie side by side in memory.
+    for strided in (image(9, 9, 9)[..., :8, :8, :8], x.contiguous(memory_format=torch.channels_last_3d)):
+        torch.testing.assert_close(run(strided), net(strided), rtol=0, atol=1e-5)
 
 
 @needs_openvino
