@@ -1,6 +1,7 @@
 """Inference against its peers and against the bare windows; and the memory of a volume of many classes.
 
     python benchmarks/inference.py speed [--implementations bare ours ours:auto monai nnunet] [--size 192 192 96]
+    python benchmarks/inference.py speed --device cuda --size 512 512 300 --window 128 128 128
     python benchmarks/inference.py sparse             # the same on a volume of which a quarter holds content
     python benchmarks/inference.py memory [--size 512 512 600] [--classes 105] [--runtime float32+compiled]
     python benchmarks/inference.py batches [--device cuda]  # windows, and mirror images, at once or one by one
@@ -10,9 +11,10 @@
 other, ``rounds`` times; the best seconds count (the least disturbed). ``ours`` runs the network as it is, ``ours:NAME``
 by a runtime, built and probed before the clock starts. ``monai`` and ``nnunet`` are as they come: a network of torch's
 own layers, and memory as the system gives it; ``monai_memory_kept`` has both from this project. Prints one JSON line
-for each: ``seconds``, ``peak_mib`` (resident memory of the process at its highest), ``to_bare`` (seconds / those of the
-bare windows), ``against_monai`` (MONAI's seconds / these), ``agreement`` (share of voxels with the label that MONAI
-gives) and ``difference`` (the largest between the logits). What is not installed is left out, and said so.
+for each: ``seconds``, ``peak_mib`` (resident memory of the process at its highest; on a GPU also ``peak_gpu_mib``),
+``to_bare`` (seconds / those of the bare windows), ``against_monai`` (MONAI's seconds / these), ``agreement`` (share of
+voxels with the label that MONAI gives) and ``difference`` (the largest between the logits). What is not installed is
+left out, and said so.
 
 ``memory``: labels on the case's own grid, from slabs and, where the logits fit the memory, from the whole volume; both
 results have to be the same. Prints seconds and peak memory.
@@ -129,10 +131,12 @@ def one(options: argparse.Namespace) -> None:
         results: list = []
         seconds = timed(lambda: results.append(run(image)), options.device)
         logits = results[0]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    if options.device.startswith("cuda"):
+        peak["peak_gpu_mib"] = torch.cuda.max_memory_reserved() / 2**20
     if logits is not None:
         np.save(options.result, logits.float().cpu().numpy())
-    print(json.dumps({"seconds": seconds, "peak_mib": peak}))
+    print(json.dumps({"seconds": seconds} | peak))
 
 
 def speed(options: argparse.Namespace) -> None:
@@ -154,7 +158,7 @@ def speed(options: argparse.Namespace) -> None:
         for name, runs in rows.items():
             seconds = min(run["seconds"] for run in runs)
             row = {"implementation": name, "seconds": round(seconds, 2)}
-            row["peak_mib"] = round(min(run["peak_mib"] for run in runs))
+            row |= {name: round(min(run[name] for run in runs)) for name in runs[0] if name.startswith("peak")}
             if "bare" in rows:
                 row["to_bare"] = round(seconds / min(run["seconds"] for run in rows["bare"]), 3)
             if reference is not None and results[name].exists():

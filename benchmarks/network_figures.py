@@ -1,7 +1,7 @@
 """The figures of docs/networks.md, counted from the networks themselves as they are built by default.
 
     python benchmarks/network_figures.py
-    python benchmarks/network_figures.py --bundle hippocampus_mri_segmentation [--threads 2] [--repeats 5]
+    python benchmarks/network_figures.py --bundle hippocampus_mri_segmentation [--repeats 5] [--device cuda]
 
 Parameters; operations of one forward pass of 512 x 512 pixels or 96 x 96 x 96 voxels (a multiplication and an addition
 are two; the published U-Nets at the papers' 572 and 132); how far the network sees. One channel, two classes.
@@ -130,25 +130,26 @@ def table() -> None:
         print(line, flush=True)
 
 
-def bundle_table(bundle: str, threads: int, repeats: int) -> None:
+def bundle_table(bundle: str, threads: int, repeats: int, device: torch.device) -> None:
     torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = True
     folder = find_bundle(bundle)
     built: dict[str, nn.Module] = {}
     for name in BUILD:
         if name == "unet_published":  # its windows are of other sizes
             continue
         config = resolve(folder, "evaluate", overrides=[f"network={name}"])
-        built[name] = ConfigParser(config).get_parsed_content("network_def").eval()
-    window = torch.randn(1, config["in_channels"], *config["patch_size"])
+        built[name] = ConfigParser(config).get_parsed_content("network_def").eval().to(device)
+    window = torch.randn(1, config["in_channels"], *config["patch_size"], device=device)
     seconds = median_seconds({name: forward(network, window, False) for name, network in built.items()}, repeats)
-    print(f"{folder.name}, window {' x '.join(map(str, config['patch_size']))}, {threads} threads")
+    print(f"{folder.name}, window {' x '.join(map(str, config['patch_size']))}, {threads} threads, {device}")
     print(f"{'':20}{'parameters':>13}{'GFLOP':>8}{'seconds':>9}")
     for name, network in built.items():
         counter = FlopCounterMode(display=False)
         with counter, torch.inference_mode():  # of shapes alone: it does not know oneDNN's convolution by its name
             network.to("meta")(window.to("meta"))
         parameters = sum(p.numel() for p in network.parameters())
-        print(f"{name:20}{parameters:>13,}{counter.get_total_flops() / 1e9:>8.1f}{seconds[name]:>9.3f}")
+        print(f"{name:20}{parameters:>13,}{counter.get_total_flops() / 1e9:>8.1f}{seconds[name]:>9.4f}")
 
 
 def main() -> None:
@@ -156,11 +157,12 @@ def main() -> None:
     parser.add_argument("--bundle", metavar="BUNDLE")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cpu", help="of --bundle")
     options = parser.parse_args()
     if options.bundle is None:
         table()
     else:
-        bundle_table(options.bundle, options.threads, options.repeats)
+        bundle_table(options.bundle, options.threads, options.repeats, torch.device(options.device))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Seconds and ratios: this project's networks against their peers', same architecture, same input, in one run.
 
     python benchmarks/networks.py [--threads 2] [--repeats 5] [--keep-memory]
-    python benchmarks/networks.py --peers [ROW ...]    # 1x2x96^3 and 4x1x512^2; all rows, or some: unet-3d ...
+    python benchmarks/networks.py --peers [ROW ...] [--device cuda]  # 1x2x96^3 and 4x1x512^2; all rows, or some
     python benchmarks/networks.py --norms      # convolution, up-convolution and instance norm against torch's
 
 A ratio above 1 says how many times faster ours is. Candidates take turns, so that a drifting machine slows all
@@ -57,10 +57,17 @@ def median_seconds(candidates: dict[str, Callable[[], object]], repeats: int) ->
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def settle(x: torch.Tensor) -> None:
+    """Wait until what was started on the tensor's device is done."""
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+
+
 def forward(network: nn.Module, x: torch.Tensor, bf16: bool) -> Callable[[], None]:
     def run() -> None:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.inference_mode(), torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
             network.eval()(x)
+        settle(x)
 
     return run
 
@@ -68,10 +75,11 @@ def forward(network: nn.Module, x: torch.Tensor, bf16: bool) -> Callable[[], Non
 def forward_backward(network: nn.Module, x: torch.Tensor, bf16: bool) -> Callable[[], None]:
     def run() -> None:
         network.train().zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
             logits = network(x)
         outputs = [logits] if isinstance(logits, torch.Tensor) else logits
         sum(level.float().square().mean() for level in outputs).backward()
+        settle(x)
 
     return run
 
@@ -185,7 +193,12 @@ def rows() -> dict[str, tuple[Callable[[int, int], tuple[nn.Module, nn.Module]],
 
 
 def compare_peers(
-    names: Sequence[str], layouts: Sequence[str], types: Sequence[str], modes: Sequence[str], repeats: int
+    names: Sequence[str],
+    layouts: Sequence[str],
+    types: Sequence[str],
+    modes: Sequence[str],
+    repeats: int,
+    device: torch.device,
 ) -> None:
     available = rows()
     unknown = set(names) - set(available)
@@ -202,9 +215,9 @@ def compare_peers(
             memory_format = torch.contiguous_format
             if layout == "channels-last":
                 memory_format = torch.channels_last if dims == 2 else torch.channels_last_3d
-            x = torch.randn(shape).contiguous(memory_format=memory_format)
+            x = torch.randn(shape, device=device).contiguous(memory_format=memory_format)
             for network in (ours, peer):
-                network.to(memory_format=memory_format)
+                network.to(device, memory_format=memory_format)
             for kind in types:
                 for mode in modes:
                     make = forward if mode == "forward" else forward_backward
@@ -259,6 +272,7 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", metavar="ROW", help=f"of {', '.join(rows())}; all by default")
     parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
     parser.add_argument("--types", nargs="+", choices=("float32", "bf16"), default=["float32"])
+    parser.add_argument("--device", default="cpu", help="of --peers")
     modes = ("forward", "forward+backward")
     parser.add_argument("--modes", nargs="+", choices=modes, default=list(modes))
     arguments = parser.parse_args()
@@ -267,7 +281,9 @@ def main() -> None:
         keep_freed_memory()
     torch.manual_seed(0)
     if arguments.peers is not None:
-        compare_peers(arguments.peers, arguments.layouts, arguments.types, arguments.modes, arguments.repeats)
+        device = torch.device(arguments.device)
+        torch.backends.cudnn.benchmark = True  # on a GPU, for both
+        compare_peers(arguments.peers, arguments.layouts, arguments.types, arguments.modes, arguments.repeats, device)
     else:
         (compare_norms if arguments.norms else compare_unets)(arguments.repeats)
 
