@@ -81,7 +81,7 @@ class Segmenter:
 
         from pipeline.bundle.data_rules import data_rules
         from pipeline.engines.cohort_case import CasePredictor
-        from pipeline.engines.device import keep_freed_memory
+        from pipeline.engines.devices import keep_freed_memory
         from pipeline.inference import SaveImageOnGridd
         from pipeline.inference.fitting import require_window
 

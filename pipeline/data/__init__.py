@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pipeline.data.cases import Case, DatasetDescription, describe_dataset, find_cases
-from pipeline.data.data_list import data_list
+from pipeline.data.items import data_list
 from pipeline.data.splits import Split, k_fold, patient_of, read_split, write_split
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ in ``tests/engines`` that runs it on tensors. What watches an engine instead of 
 """
 
 from pipeline.engines.averaging import WeightAverage, averaged_copy
-from pipeline.engines.device import device, initialise, keep_freed_memory, on_device
-from pipeline.engines.distributed import distributed, join, leave
+from pipeline.engines.devices import device, initialise, keep_freed_memory, on_device
 from pipeline.engines.evaluator import Evaluator
 from pipeline.engines.precision import Precision
-from pipeline.engines.run_folder import run_folder
+from pipeline.engines.run_folders import run_folder
 from pipeline.engines.schedule import Schedule
+from pipeline.engines.torchrun import distributed, join, leave
 from pipeline.engines.trainer import Trainer
 from pipeline.engines.weights import with_weights
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from pipeline.engines.distributed import leave
+from pipeline.engines.torchrun import leave
 
 _PATIENCE = timedelta(days=30)  # for the others' last cases; a process that dies is noticed at once
 

@@ -6,7 +6,7 @@ on the inputs' own spatial size; name it here, and ``tests/contracts/test_infere
 
 from pipeline.inference.averaging import mean_logits
 from pipeline.inference.components import fill_holes, keep_largest_component, remove_small_components
-from pipeline.inference.dense_crf import DenseCRFd, dense_crf
+from pipeline.inference.crf import DenseCRFd, dense_crf
 from pipeline.inference.ensemble import Ensemble
 from pipeline.inference.instances import number_instances
 from pipeline.inference.margin import inside_margin, output_margin

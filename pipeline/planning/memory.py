@@ -29,7 +29,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.data.memory import available_memory_bytes
-from pipeline.engines.device import keep_freed_memory
+from pipeline.engines.devices import keep_freed_memory
 from pipeline.engines.precision import Precision, candidates, fastest
 from pipeline.losses import DeepSupervision, DiceCrossEntropy
 from pipeline.networks import UNet

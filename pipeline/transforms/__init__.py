@@ -29,7 +29,7 @@ from pipeline.transforms.normalize import NormalizeChannelsd
 from pipeline.transforms.patch_map import SpatialPatchParameters
 from pipeline.transforms.patch_sampling import sample_patch
 from pipeline.transforms.perfusion import RandPerfusiond
-from pipeline.transforms.put_back import put_back
+from pipeline.transforms.putting_back import put_back
 from pipeline.transforms.rand_elastic import RandElasticd
 from pipeline.transforms.separate_objects import SeparateObjectsd
 from pipeline.transforms.slice_dropout import RandSliceDropoutd

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -25,6 +27,14 @@ CODE = sorted((ROOT / "pipeline").rglob("*.py"))
 def test_the_console_command_is_the_main_function():
     module, _, function = PROJECT["scripts"]["pipeline"].partition(":")
     assert (module, function) == (main.__module__, main.__name__)
+
+
+def test_what_a_config_can_name_is_no_module():
+    """Since Python 3.12 ``_target_: pipeline.data.items`` would find the module of that name in place of a function."""
+    for room in ("data", "engines", "handlers", "inference", "io", "losses", "metrics", "networks", "transforms"):
+        package = importlib.import_module(f"pipeline.{room}")
+        modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
+        assert not modules & set(package.__all__), room
 
 
 def test_constraints_pin_a_torch_that_the_package_accepts():
