@@ -16,8 +16,9 @@ class InstanceNorm(nn.Module):
 
     Group norm with one channel per group is the same function of the same ``weight`` and ``bias``. On a CPU torch's
     kernel for it is the faster one and keeps the channels-last layout; its backward in that layout is slow, most of all
-    in bfloat16, so :class:`_ChannelsLastNorm` replaces it. On CUDA, autocast would run group norm in float32: there
-    torch's instance norm stands, which stays in half precision.
+    in bfloat16, so :class:`_ChannelsLastNorm` replaces it. On CUDA, autocast would run group norm in float32. Torch's
+    instance norm, which stays in half precision, takes contiguous maps there; it would bring others into that layout,
+    so :class:`_OneByOne` takes channels-last ones.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -28,7 +29,9 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.is_cuda:
-            return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
+            if torch.jit.is_scripting() or torch.compiler.is_compiling() or x.is_contiguous():
+                return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
+            return _OneByOne.apply(x.as_subclass(torch.Tensor), self.weight, self.bias, self.eps)
         # Not under a compiler, which fuses group norm and its backward by itself.
         if (
             not torch.jit.is_scripting()
@@ -82,3 +85,41 @@ class _ChannelsLastNorm(torch.autograd.Function):
         grad_weight = (sum_grad_x * rstd).sum((0, 1)).to(weight.dtype)
         grad_bias = sum_grad.sum((0, 1)).to(weight.dtype)
         return grad_x.unflatten(1, x.shape[2:]).movedim(-1, 1), grad_weight, grad_bias, None
+
+
+class _OneByOne(torch.autograd.Function):
+    """On CUDA, channels-last: of one sample, batch norm is instance norm.
+
+    By the kernels of torch's ``SyncBatchNorm``, which read channels-last maps as they lie, in any precision, and keep
+    statistics in float32.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, eps):
+        y = torch.empty_like(x)
+        statistics = []
+        for sample, normed in zip(x.split(1), y.split(1), strict=True):
+            mean, rstd = torch.batch_norm_stats(sample, eps)
+            torch.batch_norm_elemt(sample, weight, bias, mean, rstd, eps, out=normed)
+            statistics += [mean, rstd]
+        ctx.save_for_backward(x, weight, *statistics)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, weight, *statistics = ctx.saved_tensors
+        grad_x = torch.empty_like(x)
+        voxels = torch.full((1,), x[0, 0].numel(), dtype=torch.int32, device=x.device)
+        grad_weight, grad_bias = torch.zeros_like(weight), torch.zeros_like(weight)
+        samples = zip(grad.split(1), x.split(1), grad_x.split(1), statistics[::2], statistics[1::2], strict=True)
+        for grad_sample, sample, grad_of_sample, mean, rstd in samples:
+            moments = torch.batch_norm_backward_reduce(grad_sample, sample, mean, rstd, weight, True, True, True)
+            sum_grad, sum_grad_x, of_weight, of_bias = moments
+            found = torch.batch_norm_backward_elemt(
+                grad_sample, sample, mean, rstd, weight, sum_grad, sum_grad_x, voxels
+            )
+            grad_of_sample.copy_(found)
+            grad_weight += of_weight
+            grad_bias += of_bias
+        return grad_x, grad_weight, grad_bias, None

@@ -82,13 +82,30 @@ def test_losses_and_their_gradients(name):
             close(mine, expected, 1e-6)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
-def test_instance_norm(dtype, layout):
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+def test_instance_norm_and_its_gradients(dtype, dims, last):
     torch.manual_seed(0)
-    norm, x = InstanceNorm(6), torch.randn(2, 6, 5, 8, 7) * 3 + 2
-    found = norm.to(GPU)(x.to(GPU, dtype).contiguous(memory_format=layout))
-    close(found.float(), nn.functional.instance_norm(x, eps=norm.eps), 1e-4 if dtype is torch.float32 else 0.05)
+    norm, x = InstanceNorm(6).double(), torch.randn(3, 6, *(5, 8, 7)[:dims], dtype=torch.float64) * 3 + 2
+    torch.nn.init.normal_(norm.weight)
+    layout = {2: torch.channels_last, 3: torch.channels_last_3d}[dims] if last else torch.contiguous_format
+    tolerance = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}[dtype]
+    asked = torch.randn_like(x)
+
+    def run(norm, x):
+        x = x.requires_grad_()
+        y = norm(x)
+        norm.zero_grad()
+        y.backward(asked.to(y))
+        return y, x.grad, norm.weight.grad / 30, norm.bias.grad / 30
+
+    expected = run(norm, x.clone())
+    weights = torch.float64 if dtype is torch.float64 else torch.float32
+    found = run(norm.to(GPU, weights), x.to(GPU, dtype).contiguous(memory_format=layout))
+    assert found[0].is_contiguous(memory_format=layout)
+    for mine, theirs in zip(found, expected, strict=True):
+        close(mine.double(), theirs, tolerance)
 
 
 @pytest.mark.parametrize("interpolation", ["linear", "majority", "nearest"])
