@@ -178,6 +178,15 @@ def deeplab_and_segmentation_models(dims: int, channels: int) -> tuple[nn.Module
     return pipeline.networks.DeepLabV3Plus(dims, channels, 3, blocks_per_stage=(3, 4, 6, 3), separable=True), peer
 
 
+def deeplab_as_published_and_segmentation_models(dims: int, channels: int) -> tuple[nn.Module, nn.Module]:
+    """The same with the peer's convolution behind the pyramid moved into its decoder: there the paper has both."""
+    ours, peer = deeplab_and_segmentation_models(dims, channels)
+    decoder = peer.decoder
+    decoder.aspp, behind = decoder.aspp[:1], decoder.aspp[1:]
+    decoder.block2 = nn.Sequential(*decoder.block2, *behind)
+    return ours, peer
+
+
 def rows() -> dict[str, tuple[Callable[[int, int], tuple[nn.Module, nn.Module]], int]]:
     """What can be compared here: name of the row -> how to build ours and the peer, and the dimensions."""
     pairs = {"unet-dynunet": unet_and_dynunet, "unet-basicunet": unet_and_basic_unet}
@@ -189,6 +198,7 @@ def rows() -> dict[str, tuple[Callable[[int, int], tuple[nn.Module, nn.Module]],
     found = {f"{name}-{dims}d": (build, dims) for name, build in pairs.items() for dims in (3, 2)}
     if find_spec("segmentation_models_pytorch"):
         found["deeplab-segmentationmodels-2d"] = (deeplab_and_segmentation_models, 2)
+        found["deeplab-segmentationmodels-published-2d"] = (deeplab_as_published_and_segmentation_models, 2)
     return found
 
 
