@@ -21,7 +21,7 @@ def together(slabs):
     whole = None
     for place, piece in slabs:
         if whole is None:
-            whole = torch.full((len(piece), *slabs.spatial_shape), torch.nan)
+            whole = torch.full((len(piece), *slabs.spatial_shape), torch.nan, device=piece.device)
         there = whole[(slice(None), *place)]
         assert torch.equal(there[~there.isnan()], piece[~there.isnan()])
         whole[(slice(None), *place)] = piece
