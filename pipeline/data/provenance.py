@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import os
 import platform
+import runpy
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,9 @@ _OF_A_RUN = ("configs/*.json", "models/*.pt", "models/*.json", "*.csv", "*.json"
 def environment() -> dict[str, Any]:
     """Versions and hardware of this process, without names of people, machines or folders."""
     torch = sys.modules.get("torch")  # a command that needs no torch is not to load it for this
+    versions = {name: _version(name) for name in _PACKAGES}
     return {
-        "versions": {name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+        "versions": versions | {"torch": _torch_version(), "python": platform.python_version()},
         "system": platform.system(),
         "processor": _processor(),
         "threads": torch.get_num_threads() if torch else os.cpu_count(),
@@ -124,6 +127,14 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:  # run from a checkout that was never installed
         return None
+
+
+def _torch_version() -> str | None:
+    """With its build (+cpu, +cu130), which its package's metadata may leave out; torch is not loaded for it."""
+    found = find_spec("torch")
+    if found is None or found.origin is None:
+        return None
+    return str(runpy.run_path(str(Path(found.origin).with_name("version.py")))["__version__"])
 
 
 def _processor() -> str:
