@@ -186,7 +186,7 @@ class Bottleneck(nn.Module):
         self.act = activation_layer(activation)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.act(self.residual(x) + self.shortcut(x))
+        return self.act(self.residual(x).add_(self.shortcut(x)))
 
 
 def convolve(

@@ -127,7 +127,7 @@ class ResidualBlock(nn.Module):
         self.act = activation_layer(activation)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.act(self.second(self.first(x)) + self.shortcut(x))
+        return self.act(self.second(self.first(x)).add_(self.shortcut(x)))
 
 
 def residual_stage(
