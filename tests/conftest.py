@@ -1,6 +1,7 @@
 import os
 
 import pytest
+import torch
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -13,6 +14,18 @@ def _no_cache_of_its_user(tmp_path_factory):
         del os.environ["PIPELINE_CACHE"]
     else:
         os.environ["PIPELINE_CACHE"] = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _on_the_cpu():
+    """With a GPU as without: to the last bit, as many tests ask, results are the same on a CPU alone. See tests/gpu."""
+    if not torch.cuda.is_available():
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")  # of the commands that tests run
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        yield
 
 
 @pytest.fixture
