@@ -136,9 +136,18 @@ class _UnderAutocast(nn.Module):
 
 
 def _has_compiler(device: torch.device) -> bool:
-    """Whether torch's compiler could work here: it writes C++ for a CPU, Triton for a GPU, with C++ around it."""
+    """Whether torch's compiler could work here: it writes C++ for a CPU, Triton for a GPU, with C++ around it that is
+    built with CUDA's toolkit."""
     found = any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++") if name)
-    return found and os.name == "posix" and (device.type == "cpu" or importlib.util.find_spec("triton") is not None)
+    if not found or os.name != "posix":
+        return False
+    return device.type == "cpu" or (importlib.util.find_spec("triton") is not None and _has_cuda_toolkit())
+
+
+def _has_cuda_toolkit() -> bool:
+    """Where torch looks for it."""
+    named = any(os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH"))
+    return named or shutil.which("nvcc") is not None or Path("/usr/local/cuda").is_dir()
 
 
 @torch.no_grad()

@@ -29,12 +29,13 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.is_cuda:
-            if torch.jit.is_scripting() or torch.compiler.is_compiling() or x.is_contiguous():
+            if torch.jit.is_scripting() or torch.jit.is_tracing() or torch.compiler.is_compiling() or x.is_contiguous():
                 return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
             return _OneByOne.apply(x.as_subclass(torch.Tensor), self.weight, self.bias, self.eps)
         # Not under a compiler, which fuses group norm and its backward by itself.
         if (
             not torch.jit.is_scripting()
+            and not torch.jit.is_tracing()
             and not torch.compiler.is_compiling()
             and self.training
             and torch.is_grad_enabled()

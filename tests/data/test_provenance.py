@@ -6,6 +6,8 @@ import platform
 import sys
 from types import SimpleNamespace
 
+import torch
+
 from pipeline.data.provenance import (
     bundle_identity,
     command_line,
@@ -67,6 +69,10 @@ def test_commands(monkeypatch, tmp_path):
     ):
         monkeypatch.setattr(sys.modules["__main__"], "__spec__", SimpleNamespace(name=module))
         assert command_line() == [*program, *words]
+
+
+def test_torchs_build_is_part_of_its_version():
+    assert environment()["versions"]["torch"] == torch.__version__
 
 
 def test_an_environment_names_no_machine():
