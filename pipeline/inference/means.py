@@ -145,7 +145,7 @@ def _has_compiler(device: torch.device) -> bool:
 
 
 def _has_cuda_toolkit() -> bool:
-    """Where torch looks for it."""
+    """Where torch looks for it; its own ``CUDA_HOME`` can't be imported without setuptools, which not all have."""
     named = any(os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH"))
     return named or shutil.which("nvcc") is not None or Path("/usr/local/cuda").is_dir()
 

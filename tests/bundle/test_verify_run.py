@@ -57,6 +57,16 @@ def test_whatever_differs_is_said(measured):
     assert "3 files, 3 inputs as recorded, 3 differ" in result.output
 
 
+def test_the_build_of_torch_is_compared_where_it_was_recorded(measured):
+    run, both = measured
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    build = record["versions"]["torch"]
+    for recorded, remarks in ((build.partition("+")[0], 0), (build, 0), ("2.8.0+cu126", 1), (None, 1)):
+        record["versions"]["torch"] = recorded
+        (run / "run.json").write_text(json.dumps(record), encoding="utf-8")
+        assert len([r for r in verify_run(run, both).remarks if r.startswith(f"torch {recorded} then")]) == remarks
+
+
 def test_what_went_on_is_a_remark(measured, tmp_path):
     run, _ = measured
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
