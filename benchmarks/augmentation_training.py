@@ -65,7 +65,7 @@ class Step:
     def __init__(self, config: ConfigParser, device: torch.device, precision: Precision) -> None:
         self.network = config.get_parsed_content("network").train()
         self.loss = config.get_parsed_content("loss")
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=1e-3)
+        self.optimizer = config.get_parsed_content("optimizer")
         self.device, self.precision = device, precision
         precision.prepare(self.network)
 

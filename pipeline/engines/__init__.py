@@ -8,6 +8,7 @@ in ``tests/engines`` that runs it on tensors. What watches an engine instead of 
 from pipeline.engines.averaging import WeightAverage, averaged_copy
 from pipeline.engines.devices import device, initialise, keep_freed_memory, on_device
 from pipeline.engines.evaluator import Evaluator
+from pipeline.engines.muon import Muon
 from pipeline.engines.precision import Precision
 from pipeline.engines.run_folders import run_folder
 from pipeline.engines.schedule import Schedule
@@ -17,6 +18,7 @@ from pipeline.engines.weights import with_weights
 
 __all__ = [
     "Evaluator",
+    "Muon",
     "Precision",
     "Schedule",
     "Trainer",

@@ -30,6 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.data.memory import available_memory_bytes
 from pipeline.engines.devices import keep_freed_memory
+from pipeline.engines.muon import Muon, is_matrix, orthogonal
 from pipeline.engines.precision import Precision, candidates, fastest
 from pipeline.losses import DeepSupervision, DiceCrossEntropy
 from pipeline.networks import UNet
@@ -77,21 +78,28 @@ class Account:
     Args:
         activation_bytes: of all tensors alive at the peak but the weights; grows with the batch's voxels.
         weight_bytes: of the weights, once.
-        flops: multiplications and additions; grow with the batch's voxels.
+        voxel_flops: multiplications and additions; grow with the batch's voxels.
+        step_flops: those of the optimizer, the same for any number of voxels.
     """
 
     activation_bytes: int
     weight_bytes: int
-    flops: int
+    voxel_flops: int
+    step_flops: int = 0
+
+    @property
+    def flops(self) -> int:
+        return self.voxel_flops + self.step_flops
 
     @property
     def bytes(self) -> int:
-        """Of a training: beside the weights their gradients, AdamW's two moments and the averaged copy."""
-        return self.activation_bytes + 5 * self.weight_bytes
+        """Of a training: beside weights, gradients, momentum and averaged copy, activations or what a step makes."""
+        return 4 * self.weight_bytes + max(self.activation_bytes, 3 * self.weight_bytes)
 
     def scaled(self, ratio: float) -> Account:
         """Of the same network on ``ratio`` times as many voxels."""
-        return Account(int(self.activation_bytes * ratio), self.weight_bytes, int(self.flops * ratio))
+        activation_bytes, voxel_flops = int(self.activation_bytes * ratio), int(self.voxel_flops * ratio)
+        return Account(activation_bytes, self.weight_bytes, voxel_flops, self.step_flops)
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,9 @@ def account(spec: StepSpec, precision: str = "float32") -> Account:
             with arithmetic.autocast(torch.device("cpu")):
                 value = loss(network(image), label)
             value.backward()
-    return Account(alive.peak, weights, int(counter.get_total_flops()))
+        with FlopCounterMode(display=False) as of_step:
+            orthogonal([parameter.flatten(1) for parameter in network.parameters() if is_matrix(parameter)])
+    return Account(alive.peak, weights, int(counter.get_total_flops()), int(of_step.get_total_flops()))
 
 
 class _Alive(TorchDispatchMode):
@@ -223,7 +233,7 @@ def _measured(spec: StepSpec, device: str, precision: str | None) -> Measurement
     network = spec.network().to(place)
     averaged = [parameter.detach().clone() for parameter in network.parameters()]
     loss = DeepSupervision(DiceCrossEntropy())
-    optimizer = torch.optim.AdamW(network.parameters())
+    optimizer = Muon(network.parameters())
     image, label = spec.batch(place)
 
     def step(precision: Precision) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline.engines.muon import orthogonal
 from pipeline.engines.precision import candidates
 from pipeline.inference import OverlapTileInferer, Runtime, SlidingWindowInferer
 from pipeline.inference.means import half_types, torch_means
@@ -38,6 +39,16 @@ def unet():
 
 def image(*size, seed=1):
     return torch.randn(1, 2, *size, generator=torch.Generator().manual_seed(seed))
+
+
+def test_an_orthogonal_step_with_tf32_and_without():
+    matrices = [torch.randn(shape, generator=torch.Generator().manual_seed(2)) for shape in [(32, 864), (96, 64)]]
+    expected = orthogonal(matrices)
+    for mine, wanted in zip(orthogonal([matrix.to(GPU) for matrix in matrices]), expected, strict=True):
+        close(mine, wanted)
+    torch.backends.cuda.matmul.allow_tf32 = True  # put back by conftest.py
+    for mine, wanted in zip(orthogonal([matrix.to(GPU) for matrix in matrices]), expected, strict=True):
+        close(mine, wanted, 0.05)
 
 
 @pytest.mark.parametrize("dims", [2, 3])
