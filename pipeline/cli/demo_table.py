@@ -73,10 +73,10 @@ class Comparison:
         return "\n".join(lines)
 
 
-def load_cases(dataset: Path) -> list[DemoCase]:
-    """All labelled perfusion cases of a dataset, in memory."""
+def load_cases(dataset: Path, most: int | None = None) -> list[DemoCase]:
+    """The labelled perfusion cases of a dataset in memory, at most the first ``most`` of them."""
     loaded = []
-    for case in find_cases(dataset, CHANNELS):
+    for case in find_cases(dataset, CHANNELS)[:most]:
         cbf, cbv, mtt = (read_volume(case.image[name]) for name in CHANNELS)
         label = _labels(_label_path(case.label, case.case_id))
         loaded.append(DemoCase(case.case_id, cbf.array, cbv.array, mtt.array, label, cbf.grid))
@@ -91,7 +91,7 @@ def compare(train: Path, test: Path, predictions: Mapping[str, Path]) -> Compari
         test: dataset on which everything is measured.
         predictions: case id -> label map of the network.
     """
-    rules = tune_rules(load_cases(train)[:TUNING_CASES])
+    rules = tune_rules(load_cases(train, TUNING_CASES))
     cases = load_cases(test)
     features = {case.case_id: RuleFeatures(case) for case in cases}
     methods = [Method(NETWORK, {c.case_id: _measure(_labels(predictions[c.case_id]), c) for c in cases})]
