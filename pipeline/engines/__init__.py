@@ -1,4 +1,4 @@
-"""Engines: whatever runs over cases. Ignite engines through MONAI's, their devices, precision and schedules.
+"""Engines: whatever runs over cases. Ignite engines through MONAI's, their devices, precision, optimizer and schedules.
 
 To add one: a file here that subclasses MONAI's engine nearest to it and changes its step only; its name below; a test
 in ``tests/engines`` that runs it on tensors. What watches an engine instead of being one belongs to

@@ -65,11 +65,11 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         for name, value in (("lr", lr), ("weight_decay", weight_decay)):
             if not value >= 0:
-                raise ConfigError(f"{name} {value}", expected="0 or more")
+                raise ConfigError(f"the optimizer's {name} {value}", expected="0 or more")
         if not 0 <= momentum < 1:
-            raise ConfigError(f"momentum {momentum}", expected="from 0 to below 1")
+            raise ConfigError(f"the optimizer's momentum {momentum}", expected="from 0 to below 1")
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            raise ConfigError(f"betas {betas}", expected="two numbers from 0 to below 1")
+            raise ConfigError(f"the optimizer's betas {betas}", expected="two numbers from 0 to below 1")
         defaults = {
             "lr": lr,
             "weight_decay": weight_decay,
