@@ -10,7 +10,7 @@ import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation
 
 from pipeline.data import find_cases
-from pipeline.data.perfusion_rules import RuleFeatures, apply_rule, tune_rules
+from pipeline.data.perfusion_rules import apply_rule, features_of, tune_rules
 from pipeline.errors import DataError
 from pipeline.geometry import Grid
 from pipeline.io import read_volume
@@ -93,7 +93,7 @@ def compare(train: Path, test: Path, predictions: Mapping[str, Path]) -> Compari
     """
     rules = tune_rules(load_cases(train, TUNING_CASES))
     cases = load_cases(test)
-    features = {case.case_id: RuleFeatures(case) for case in cases}
+    features = dict(zip((case.case_id for case in cases), features_of(cases), strict=True))
     methods = [Method(NETWORK, {c.case_id: _measure(_labels(predictions[c.case_id]), c) for c in cases})]
     for family, rule in rules.items():
         found = {c.case_id: _measure(apply_rule(features[c.case_id], rule.settings), c) for c in cases}

@@ -12,8 +12,10 @@ small components. :func:`tune_rules` picks each family's settings on training ca
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import product
+from os import cpu_count
 from typing import Literal, Protocol
 
 import numpy as np
@@ -25,6 +27,9 @@ from pipeline.geometry import Grid
 
 Family = Literal["global", "mirrored side"]
 SMOOTHINGS_MM = (1.2, 2.4, 4.0)
+# what is tried: (cbf_below, mtt_above) and (cbv_below, cbv_above)
+FLOW_THRESHOLDS = tuple(product((0.2, 0.25, 0.3, 0.35, 0.4, 0.5), (0.0, 1.2, 1.4, 1.7)))
+VOLUME_THRESHOLDS = tuple(product((np.inf, 0.5, 0.6, 0.7, 0.85), (0.0, 0.15)))
 MIRROR_SMOOTHING_MM = 4.0  # the other side's folding is another one: compare with a neighbourhood, not a voxel
 
 
@@ -106,16 +111,22 @@ class RuleFeatures:
 
     def candidates(self, settings: RuleSettings, every: int = 1) -> np.ndarray:
         """Brain voxels that meet every threshold: 1-D, bool, in the order of the brain mask, each ``every``-th one."""
-        cbf, cbv, mtt = (m[::every] for m in self.smoothed[settings.smoothing_mm])
-        reference_cbf: np.ndarray | float = self.usual_cbf
-        reference_cbv: np.ndarray | float = self.usual_cbv
-        if settings.family == "mirrored side":
-            reference_cbf, reference_cbv = (m[::every] for m in self.mirrored)
-        chosen = cbf < settings.cbf_below * reference_cbf
-        if settings.mtt_above > 0:
-            chosen &= mtt > settings.mtt_above * self.usual_mtt
+        return self.low_flow(settings, every) & self.low_volume(settings, every)
+
+    def low_flow(self, settings: RuleSettings, every: int = 1) -> np.ndarray:
+        """The same, of the thresholds of flow and transit alone."""
+        cbf, _, mtt = (m[::every] for m in self.smoothed[settings.smoothing_mm])
+        mirrored = settings.family == "mirrored side"
+        chosen = cbf < settings.cbf_below * (self.mirrored[0][::every] if mirrored else self.usual_cbf)
+        return chosen & (mtt > settings.mtt_above * self.usual_mtt) if settings.mtt_above > 0 else chosen
+
+    def low_volume(self, settings: RuleSettings, every: int = 1) -> np.ndarray:
+        """The same, of the thresholds of volume alone."""
+        cbv = self.smoothed[settings.smoothing_mm][1][::every]
+        mirrored = settings.family == "mirrored side"
+        chosen = np.ones(cbv.shape, bool)
         if np.isfinite(settings.cbv_below):
-            chosen &= cbv < settings.cbv_below * reference_cbv
+            chosen &= cbv < settings.cbv_below * (self.mirrored[1][::every] if mirrored else self.usual_cbv)
         if settings.cbv_above > 0:
             chosen &= cbv > settings.cbv_above * self.usual_cbv
         return chosen
@@ -146,6 +157,12 @@ class RuleFeatures:
         return [gaussian_filter(m, sigma) / weight for m in maps]
 
 
+def features_of(cases: Sequence[PerfusionCase]) -> list[RuleFeatures]:
+    """Each case's features, several cases at once: scipy's filters let other threads run."""
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        return list(pool.map(RuleFeatures, cases))
+
+
 def global_threshold_rule(case: PerfusionCase, settings: RuleSettings | None = None) -> np.ndarray:
     """Core where flow is below a share (30% by default) of the brain's mean flow: a bool mask on its grid."""
     return apply_rule(RuleFeatures(case), settings or RuleSettings("global"))
@@ -167,18 +184,15 @@ def tune_rules(
     """Each family's best settings: highest mean core Dice over the cases that have a core.
 
     First every combination of thresholds on every seventh voxel; then the best of each smoothing, and the best three of
-    all, on whole volumes with every way of dropping components. About a second per case.
+    all, on whole volumes with every way of dropping components. Half a second per case.
     """
     with_core = [case for case in cases if np.any(case.label == 1)]
-    prepared = [RuleFeatures(case) for case in with_core]
+    prepared = features_of(with_core)
     references = [f.to_ras(case.label == 1) for f, case in zip(prepared, with_core, strict=True)]
     sampled = [(f, reference[f.brain][::7]) for f, reference in zip(prepared, references, strict=True)]
     best: dict[Family, TunedRule] = {}
     for family in families:
-        scored = [
-            TunedRule(settings, float(np.mean([_dice(f.candidates(settings, 7), truth) for f, truth in sampled])))
-            for settings in _threshold_grid(family)
-        ]
+        scored = [rule for smoothing_mm in SMOOTHINGS_MM for rule in _grid_of_rules(family, smoothing_mm, sampled, 7)]
         scored.sort(key=lambda rule: -rule.dice)
         finalists = {rule.settings.smoothing_mm: rule.settings for rule in reversed(scored)}
         trials = []
@@ -200,16 +214,27 @@ def _select(components: np.ndarray, volume_ml: np.ndarray, settings: RuleSetting
     return keep[components]
 
 
-def _threshold_grid(family: Family) -> list[RuleSettings]:
+def _grid_of_rules(
+    family: Family, smoothing_mm: float, cases: Sequence[tuple[RuleFeatures, np.ndarray]], every: int
+) -> list[TunedRule]:
+    """Every combination of thresholds, and its mean Dice over cases: features, and the core in each ``every``-th voxel.
+
+    A voxel is chosen where it meets both, a flow's and a volume's thresholds; so the counts of all pairs are a product
+    of two matrices.
+    """
+    flows = [RuleSettings(family, *values, smoothing_mm=smoothing_mm) for values in FLOW_THRESHOLDS]
+    volumes = [replace(flows[0], cbv_below=below, cbv_above=above) for below, above in VOLUME_THRESHOLDS]
+    dice = np.zeros((len(flows), len(volumes)))
+    for features, truth in cases:
+        low_flow = np.stack([features.low_flow(settings, every) for settings in flows]).astype(np.float32)
+        low_volume = np.stack([features.low_volume(settings, every) for settings in volumes]).astype(np.float32)
+        chosen, right = low_flow @ low_volume.T, low_flow[:, truth] @ low_volume[:, truth].T
+        total = chosen + np.count_nonzero(truth)
+        dice += np.where(total > 0, 2 * right / np.maximum(total, 1), 1.0) / len(cases)
     return [
-        RuleSettings(family, cbf, mtt, cbv_below, cbv_above, smoothing)
-        for cbf, mtt, cbv_below, cbv_above, smoothing in product(
-            (0.2, 0.25, 0.3, 0.35, 0.4, 0.5),
-            (0.0, 1.2, 1.4, 1.7),
-            (np.inf, 0.5, 0.6, 0.7, 0.85),
-            (0.0, 0.15),
-            SMOOTHINGS_MM,
-        )
+        TunedRule(replace(flow, cbv_below=volume.cbv_below, cbv_above=volume.cbv_above), float(dice[i, j]))
+        for i, flow in enumerate(flows)
+        for j, volume in enumerate(volumes)
     ]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import expit
 
 from pipeline.data.phantom_anatomy import Brain
-from pipeline.data.phantom_fields import RandomFields
+from pipeline.data.phantom_fields import RandomFields, length_of
 
 GREY_CBF, WHITE_CBF, FLUID_CBF = 60.0, 22.0, 1.5  # ml/100g/min
 GREY_CBV, WHITE_CBV, FLUID_CBV = 4.0, 2.0, 0.25  # ml/100g, that is percent
@@ -103,7 +103,7 @@ def occlude(
     if small_ml is not None:  # a small one in a sulcus would show nothing
         deep = deep[brain.fluid.flat[deep] < 0.2]
     start = rng.choice(deep)
-    distance = np.sqrt(sum((axis - axis.flat[start]) ** 2 for axis in (brain.x, brain.y / 1.2, brain.z)))
+    distance = length_of(*(axis - axis.flat[start] for axis in (brain.x, brain.y / 1.2, brain.z)))
     order = 0.65 * distance - 0.4 * np.clip(depth, None, 22) + 4.5 * fields.draw(15) + 1.5 * fields.draw(7)
 
     hypoperfused_ml = territory_ml * rng.uniform(0.5, 1.0)
@@ -210,7 +210,7 @@ def old_infarct(brain: Brain, fields: RandomFields, rng: np.random.Generator, si
     if candidates.size == 0:
         return None
     start = rng.choice(candidates)
-    distance = np.sqrt(sum((axis - axis.flat[start]) ** 2 for axis in (brain.x, brain.y, brain.z)))
+    distance = length_of(*(axis - axis.flat[start] for axis in (brain.x, brain.y, brain.z)))
     order = distance + 4 * fields.draw(10)
     size = int(np.exp(rng.normal(np.log(17), 0.65)) / brain.frame.fine_voxel_ml)
     ranked = np.sort(order.flat[candidates])
@@ -224,6 +224,6 @@ def old_infarct(brain: Brain, fields: RandomFields, rng: np.random.Generator, si
 def skull_base_dropout(brain: Brain, fields: RandomFields) -> np.ndarray:
     """Signal loss (0 to 1) over the frontal sinus and the petrous bones, where air distorts the magnetic field."""
     lateral = np.abs(brain.x)
-    frontal = np.hypot(lateral / 1.6, np.hypot(brain.y - 45, brain.z + 24))
-    petrous = np.hypot(lateral - 46, np.hypot(brain.y + 12, brain.z + 32))
+    frontal = length_of(lateral / 1.6, brain.y - 45, brain.z + 24)
+    petrous = length_of(lateral - 46, brain.y + 12, brain.z + 32)
     return expit((13 + 3 * fields.draw(9) - np.minimum(frontal, petrous)) / 1.5)

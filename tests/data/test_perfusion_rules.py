@@ -10,7 +10,9 @@ from pipeline.data.midsagittal import MidsagittalPlane, find_midsagittal_plane
 from pipeline.data.perfusion_rules import (
     RuleFeatures,
     RuleSettings,
+    _grid_of_rules,
     apply_rule,
+    features_of,
     global_threshold_rule,
     mirrored_side_rule,
     tune_rules,
@@ -145,6 +147,12 @@ def test_tuning_finds_at_least_what_the_textbook_thresholds_reach(phantom_cases)
         again = np.mean([dice(apply_rule(RuleFeatures(c), rule.settings), c.label == 1) for c in train])
         assert again == pytest.approx(rule.dice)
         assert rule.dice > textbook
+    # every combination was tried: the Dice of each is that of its own mask
+    [features] = features_of(train)
+    truth = features.to_ras(train[0].label == 1)[features.brain][::7]
+    for family in tuned:
+        for rule in _grid_of_rules(family, 2.4, [(features, truth)], 7)[::37]:
+            assert dice(features.candidates(rule.settings, 7), truth) == pytest.approx(rule.dice), rule
     # the phantom's promise: tuned thresholds find most cores, and a network has something left to be better at
     for family, rule in tuned.items():
         found = [dice(apply_rule(RuleFeatures(case), rule.settings), case.label == 1) for case in unseen]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
+from pipeline.data import phantom_anatomy
 from pipeline.data.phantom import MTT_MAX_S, make_case, mean_transit_time
 from pipeline.data.phantom_dataset import case_seed, write_dataset
 from pipeline.data.phantom_fields import RandomFields, ScanFrame, cubic_spline_weights
@@ -175,6 +176,29 @@ def test_random_fields_have_zero_mean_and_unit_variance():
     assert field.shape == (150, 170, 40)
     assert abs(field.mean()) < 0.05
     assert field.std() == pytest.approx(1, abs=0.05)
+
+
+def test_a_part_of_a_field_is_a_part_of_the_whole():
+    axes = tuple(np.arange(n) * step for n, step in ((30, 1.2), (25, 1.2), (12, 2.5)))
+    whole, slopes = RandomFields(axes, np.random.default_rng(0)).draw_with_gradient(7.0)
+    for rows in (slice(0, 9), slice(9, 18), slice(27, 30)):
+        fields = RandomFields(axes, np.random.default_rng(1)).part(rows, np.random.default_rng(0))
+        part, its_slopes = fields.draw_with_gradient(7.0)
+        np.testing.assert_allclose(part, whole[rows], atol=1e-12)
+        np.testing.assert_allclose(its_slopes, [slope[rows] for slope in slopes], atol=1e-12)
+    expected = np.gradient(whole, 1.2, 1.2, 2.5)
+    np.testing.assert_allclose(slopes, expected, atol=1e-12)
+
+
+def test_a_brain_is_the_same_in_slabs_of_any_size(monkeypatch):
+    frame = ScanFrame(in_plane_mm=1.2, slice_mm=10.0, lowest_mm=-45.0, tilt_deg=(5.0, -3.0, 4.0), shift_mm=(2.0, -1.0))
+    slabs = phantom_anatomy.grow_brain(frame, np.random.default_rng(0))
+    monkeypatch.setattr(phantom_anatomy, "SLAB_ROWS", 1000)
+    whole = phantom_anatomy.grow_brain(frame, np.random.default_rng(0))
+    for name in ("grey", "white", "fluid", "ventricle", "vessel", "inside", "cerebellum"):
+        np.testing.assert_allclose(getattr(slabs, name), getattr(whole, name), atol=1e-9, err_msg=name)
+    for name, distance in whole.artery_distance.items():
+        np.testing.assert_allclose(slabs.artery_distance[name], distance, atol=1e-9, err_msg=name)
 
 
 def test_spline_weights_add_up_to_one():
