@@ -1,7 +1,7 @@
 """The figures of docs/networks.md, counted from the networks themselves as they are built by default.
 
     python benchmarks/network_figures.py
-    python benchmarks/network_figures.py --bundle hippocampus_mri_segmentation [--repeats 5] [--device cuda]
+    python benchmarks/network_figures.py --bundle hippocampus_mri_segmentation [--repeats 5] [--device cuda] [KEY=VALUE]
 
 Parameters; operations of one forward pass of 512 x 512 pixels or 96 x 96 x 96 voxels (a multiplication and an addition
 are two; the published U-Nets at the papers' 572 and 132); how far the network sees. One channel, two classes.
@@ -130,7 +130,7 @@ def table() -> None:
         print(line, flush=True)
 
 
-def bundle_table(bundle: str, threads: int, repeats: int, device: torch.device) -> None:
+def bundle_table(bundle: str, overrides: list[str], threads: int, repeats: int, device: torch.device) -> None:
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = True
     folder = find_bundle(bundle)
@@ -138,7 +138,7 @@ def bundle_table(bundle: str, threads: int, repeats: int, device: torch.device) 
     for name in BUILD:
         if name == "unet_published":  # its windows are of other sizes
             continue
-        config = resolve(folder, "evaluate", overrides=[f"network={name}"])
+        config = resolve(folder, "evaluate", overrides=[f"network={name}", *overrides])
         built[name] = ConfigParser(config).get_parsed_content("network_def").eval().to(device)
     window = torch.randn(1, config["in_channels"], *config["patch_size"], device=device)
     seconds = median_seconds({name: forward(network, window, False) for name, network in built.items()}, repeats)
@@ -155,6 +155,7 @@ def bundle_table(bundle: str, threads: int, repeats: int, device: torch.device) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", metavar="BUNDLE")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of --bundle, such as other channels")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu", help="of --bundle")
@@ -162,7 +163,8 @@ def main() -> None:
     if options.bundle is None:
         table()
     else:
-        bundle_table(options.bundle, options.threads, options.repeats, torch.device(options.device))
+        device = torch.device(options.device)
+        bundle_table(options.bundle, options.overrides, options.threads, options.repeats, device)
 
 
 if __name__ == "__main__":

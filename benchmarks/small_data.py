@@ -34,7 +34,7 @@ from pipeline.data import find_cases, k_fold, write_split
 from pipeline.data.splits import Split
 
 BUNDLE, CHANNELS = "hippocampus_mri_segmentation", ("mri",)
-LEVELS = (32, 64, 128, 256)  # the bundle's own channels
+LEVELS = (16, 32, 64, 128)  # the bundle's own channels
 SIX_LEVELS = (
     "network=fcn",
     "network_def#strides=[1, 2, 2, 2, 2, 2]",

@@ -228,8 +228,8 @@ def _grid_of_rules(
     for features, truth in cases:
         low_flow = np.stack([features.low_flow(settings, every) for settings in flows]).astype(np.float32)
         low_volume = np.stack([features.low_volume(settings, every) for settings in volumes]).astype(np.float32)
-        chosen, right = low_flow @ low_volume.T, low_flow[:, truth] @ low_volume[:, truth].T
-        total = chosen + np.count_nonzero(truth)
+        chosen, right = low_flow @ low_volume.T, low_flow[:, truth] @ low_volume[:, truth].T  # whole numbers, exactly
+        total = chosen.astype(np.float64) + np.count_nonzero(truth)
         dice += np.where(total > 0, 2 * right / np.maximum(total, 1), 1.0) / len(cases)
     return [
         TunedRule(replace(flow, cbv_below=volume.cbv_below, cbv_above=volume.cbv_above), float(dice[i, j]))

@@ -68,7 +68,7 @@ def grow_brain(frame: ScanFrame, rng: np.random.Generator) -> Brain:
     """A new brain: every size, fold, ventricle and watershed drawn from a copy of ``rng``."""
     fields = RandomFields(frame.axes_mm(), rng)
     x, y, z = frame.head_coordinates()
-    # A few rows at a time, which fit into a core's own cache: a third of the time. Each draws the same numbers.
+    # A few rows at a time, which fit into a core's cache. Each draws the same numbers.
     parts = [
         _grow(x[rows], y[rows], z[rows], fields.part(rows, deepcopy(rng)))
         for rows in (slice(first, min(first + SLAB_ROWS, len(x))) for first in range(0, len(x), SLAB_ROWS))

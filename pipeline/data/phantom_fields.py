@@ -140,13 +140,16 @@ class RandomFields:
         self._weights: dict[float, tuple[np.ndarray, ...]] = {}
 
     def part(self, rows: slice, rng: np.random.Generator) -> RandomFields:
-        """The same fields at some of the positions along the first axis: ``rows``, a start and a stop within it."""
+        """The fields at some of the positions along the first axis: ``rows``, a start and a stop within it.
+
+        They are parts of the same fields where ``rng`` is in the state from which the whole draws them.
+        """
         part = RandomFields(self.axes_mm, rng)
         part._rows, part._weights = rows, self._weights
         return part
 
     def draw(self, scale_mm: float) -> np.ndarray:
-        """One field, float64, of the axes' shape; its structures are about ``2 * scale_mm`` wide."""
+        """One field, float64, of the axes' shape (of a part, its rows); its structures are about ``2 * scale_mm`` wide."""
         return self._at(self._rows, scale_mm)
 
     def draw_with_gradient(self, scale_mm: float) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -19,7 +19,7 @@ def made(fingerprint, machine=None, device="cpu", memory_gb=16.0, **given):
 
 
 def test_small_crops_are_seen_whole(dataset):
-    """The hippocampus's sizes: the patch, levels and batch that its hand-made bundle has."""
+    """The hippocampus's sizes: the patch, strides and batch that its hand-made bundle has, which is half as wide."""
     result = made(dataset(160))
     assert result.patch_size == (40, 56, 40)
     assert result.spacing_mm == [1.0, 1.0, 1.0]
