@@ -149,7 +149,7 @@ class RandomFields:
         return part
 
     def draw(self, scale_mm: float) -> np.ndarray:
-        """One field, float64, of the axes' shape (of a part, its rows); its structures are about ``2 * scale_mm`` wide."""
+        """One field, float64, of the axes' shape (a part's: its rows); structures are about ``2 * scale_mm`` wide."""
         return self._at(self._rows, scale_mm)
 
     def draw_with_gradient(self, scale_mm: float) -> tuple[np.ndarray, list[np.ndarray]]:
