@@ -129,7 +129,7 @@ def _unlike_training(cases: Sequence[CaseFingerprint], weights: Sequence[Path]) 
 def _trained_on(items: Sequence[dict[str, Any]], weights: Sequence[Path]) -> dict[str, list[str]]:
     """Case id -> that the weights were trained on it; said, because nobody sees it in a result."""
     splits = [read_split(file) for path in weights if (file := path.with_name("split.json")).is_file()]
-    images = {item["case_id"]: next(iter(item["image"].values())) for item in items if item["image"]}
+    images = {item["case_id"]: tuple(item["image"].values()) for item in items if item["image"]}
     found = set().union(*(trained_cases(split, images) for split in splits))
     if found:
         logger.warning(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -24,6 +25,14 @@ def publish(run: str | Path, bundle: str | Path) -> Path:
     for file in (weights, split, run / "run.json"):
         if not file.is_file():
             raise BundleError("no such file", file=file, expected="a run that pipeline train has completed")
+    status = json.loads((run / "run.json").read_text(encoding="utf-8")).get("status")
+    if status in ("prepared", "running"):
+        raise BundleError(
+            "a run that was stopped, or is still at work",
+            file=run / "run.json",
+            expected="a run that has ended",
+            fix=f"wait for it, or let it end: pipeline train BUNDLE --data DATASET --resume {run}",
+        )
     own, wanted = (settled_by_training(resolve(folder, "inference")) for folder in (run, target))
     refuse_other_settings(
         own,

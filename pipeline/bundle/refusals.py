@@ -67,7 +67,7 @@ def refuse_weights_of_other_settings(config: Mapping[str, Any], weights: str | P
     A file from elsewhere says nothing of its settings: of it only the tensors' shapes are known.
     """
     run = Path(weights).resolve().parent.parent
-    if not (run / "run.json").is_file() or not (run / "configs" / "bundle.yaml").is_file():
+    if not (run / "run.json").is_file() or not (run / "configs" / "inference.json").is_file():
         return
     own = settled_by_training(resolve(run, "inference"))
     own.pop("patch_size")  # a window may be another

@@ -71,6 +71,11 @@ def parse(text: str, file: str | PathLike[str] | None = None) -> Any:
     try:
         # _Loader derives from SafeLoader: this is yaml.safe_load with refusals.
         return _plain(yaml.load(text, Loader=_Loader), ())
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = "" if mark is None else f" in line {mark.line + 1}, column {mark.column + 1}"
+        fix = "close every bracket and quote, and write quotes around text with : or # in it"
+        raise ConfigError(f"what is no YAML{where}: {error.problem or error.context}", file=file, fix=fix) from None
     except (_Trap, yaml.YAMLError) as error:
         raise ConfigError(str(error), file=file) from None
 

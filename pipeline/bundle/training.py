@@ -93,6 +93,8 @@ def train(
     try:
         run_section(parser, "run")
     except KeyboardInterrupt:
+        if not (run_dir / "checkpoints" / "last.pt").is_file():
+            raise KeyboardInterrupt(f"nothing was trained yet; delete {run_dir} and give the command again") from None
         again = shlex.join(["pipeline", "train", str(bundle), "--data", str(data), "--resume", str(run_dir)])
         raise KeyboardInterrupt(f"all is kept in {run_dir}; to go on: {again}") from None
     if trainer.state.iteration == 0:

@@ -20,15 +20,8 @@ from pipeline.bundle.build import build
 from pipeline.bundle.signature import signature_problems
 from pipeline.errors import PipelineError
 
-REQUIRED_FILES = (
-    "LICENSE",
-    "configs/metadata.json",
-    "configs/train.json",
-    "configs/evaluate.json",
-    "configs/inference.json",
-    "docs/README.md",
-    "docs/data_license.txt",
-)
+RUN_FILES = ("configs/metadata.json", "configs/train.json", "configs/evaluate.json", "configs/inference.json")
+REQUIRED_FILES = ("LICENSE", *RUN_FILES, "docs/README.md", "docs/data_license.txt")
 SCHEMA = Path(__file__).with_name("schema") / "meta_schema_20240725.json"
 _WORKFLOWS = {kind: "train" if kind.endswith("train") else "infer" for kind in KINDS}
 _LARGE_BYTES = 25 * 2**20
@@ -38,10 +31,11 @@ _SHAPE = re.compile(r"\d+|\d+\*n|\*")
 def verify(bundle: Path, *, configs: Path | None = None) -> list[str]:
     """What keeps a bundle from being complete and consistent; an empty list is a bundle in order.
 
-    Checked: required files; that it holds data only; fresh generated files; metadata against the zoo's schema and
-    against the configs (channels, classes, spatial shape, by running the network on the smallest input that the
-    metadata allows); every component's arguments; MONAI's property check; weights that load without unpickling code,
-    and an int8 network that was made from them, where it has some.
+    Checked: required files (of a run, which is not published as it is, neither licences nor docs); that it holds data
+    only; fresh generated files; metadata against the zoo's schema and against the configs (channels, classes, spatial
+    shape, by running the network on the smallest input that the metadata allows); every component's arguments; MONAI's
+    property check; weights that load without unpickling code, and an int8 network that was made from them, where it has
+    some.
 
     Args:
         bundle: the bundle's folder.
@@ -50,7 +44,8 @@ def verify(bundle: Path, *, configs: Path | None = None) -> list[str]:
     Imports MONAI and torch, and constructs what the configs describe (in a temporary ``output_dir``); reads no data
     set.
     """
-    problems = [f"{name} is missing" for name in REQUIRED_FILES if not (bundle / name).is_file()]
+    required = RUN_FILES if (bundle / "run.json").is_file() else REQUIRED_FILES
+    problems = [f"{name} is missing" for name in required if not (bundle / name).is_file()]
     problems += audit_bundle(bundle)
     if problems:
         return problems  # what follows constructs what the configs say: only from complete, audited files

@@ -68,12 +68,9 @@ def command(
 
     started, stamp, steps = time.perf_counter(), time.strftime("%Y%m%d-%H%M%S"), Steps(5)
     run_dir, predictions, picture = out / "runs" / stamp, out / "predictions" / stamp, out / "result.png"
-    resume = words.typed(
-        "pipeline", "train", BUNDLE, "--data", out / f"phantom-seed{seed}" / "train", "--resume", run_dir
-    )
     with steps.step(f"Making brain-perfusion phantoms in {out}"), keeps("unfinished phantoms were removed"):
         data = phantoms(out, seed)
-    with steps.step(f"Training {BUNDLE} for {budget}"), keeps(f"the phantoms and checkpoints are kept; {resume}"):
+    with steps.step(f"Training {BUNDLE} for {budget}"), keeps("the phantoms are kept; nothing was trained yet"):
         trained = run.train(BUNDLE, data / "train", out=run_dir, budget_s=budget_s, overrides=OVERRIDES)
         typer.echo(trained.table)
     with keeps(f"the phantoms and the trained network in {run_dir} are kept"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
+import threading
 from io import TextIOWrapper
 from typing import Annotated, Any
 
@@ -47,6 +49,9 @@ class Commands(TyperGroup):
     """Shows an error that comes from the input as one message, and an interruption as one line, without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            # what a batch system or a logout sends loses no more than Ctrl-C does
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             return super().invoke(ctx)
         except UsageError as error:

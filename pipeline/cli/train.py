@@ -54,10 +54,8 @@ def command(
     budget_s = None if budget is None else words.seconds(budget)
     from pipeline.bundle import run
 
-    folder = resume or out
-    again = words.typed("pipeline", "train", bundle, "--data", data, "--resume", folder or "RUN")
-    which = "" if folder else " (RUN: the newest folder below runs/)"
-    with keeps(f"the checkpoints are kept; to go on: {again}{which}"):
+    # once steps are taken, the interruption carries the command that goes on
+    with keeps("no step was taken yet; give the same command again"):
         summary = run.train(bundle, data, out=out, budget_s=budget_s, resume=resume, overrides=changed)
     typer.echo(summary.table)
     typer.echo(f"Run:   {summary.run_dir}  ({summary.seconds:.0f} s)")

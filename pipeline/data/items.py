@@ -165,6 +165,10 @@ def _known(split: Split, cases: Iterable[Case], split_file: str | PathLike[str] 
     return split
 
 
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
 def _unseen(cases: Sequence[Case], split: Split) -> list[Case]:
     """Those cases whose patients the weights trained by ``split`` have not seen.
 
@@ -174,11 +178,16 @@ def _unseen(cases: Sequence[Case], split: Split) -> list[Case]:
     in_training = set(split.train)
     patients = {split.patient(case_id) for case_id in split.train}
     patients |= {_patient(case) for case in cases if case.case_id in in_training}
-    known = trained_cases(split, {case.case_id: _first(case) for case in cases if case.image})
+    known = trained_cases(split, {case.case_id: tuple(case.image.values()) for case in cases if case.image})
     if not known and any(case_id in split.fingerprints for case_id in split.train):
         shared = [case.case_id for case in cases if _patient(case) in patients]
         if shared:
-            logger.info("%d cases have the ids of training cases, but other images: other patients", len(shared))
+            logger.warning(
+                "%d cases have the ids of training cases (%s), and none is a file that was trained on: other patients, "
+                "it is assumed. If they are the same scans, saved again, the figures are too good: leave them out",
+                len(shared),
+                _some(shared),
+            )
         return list(cases)
     patients |= {_patient(case) for case in cases if case.case_id in known}
     return [case for case in cases if case.case_id not in known and _patient(case) not in patients]

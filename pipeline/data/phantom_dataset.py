@@ -103,8 +103,12 @@ def write_dataset(
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             with _one_thread_each():
                 running = {pool.submit(_make_and_write, order): order for order in orders}
-            for done in as_completed(running):
-                note(running[done], done.result())
+            try:
+                for done in as_completed(running):
+                    note(running[done], done.result())
+            except BaseException:  # an interruption that the workers were not sent: no more than what they are at
+                pool.shutdown(cancel_futures=True)
+                raise
 
     description = {
         "phantom_version": PHANTOM_VERSION,

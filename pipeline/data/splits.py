@@ -58,11 +58,19 @@ TRAINED_ON = "the weights were trained on this case"
 """Remark of a result that says nothing of how good results of new patients are."""
 
 
-def trained_cases(split: Split, images: Mapping[str, str | PathLike[str]]) -> set[str]:
-    """Those of the cases (id -> image of the first channel) that ``split`` trained on, by the images' content."""
+def trained_cases(split: Split, images: Mapping[str, Sequence[str | PathLike[str]]]) -> set[str]:
+    """Those of the cases (id -> an image per channel, in any order) that ``split`` trained on, by the images' content.
+
+    A split knows the channel that came first in training; it need not be the first here.
+    """
     trained = {split.fingerprints.get(case_id) for case_id in split.train} - {None}
-    readable = {case_id: path for case_id, path in images.items() if Path(str(path).partition("#")[0]).is_file()}
-    return {case_id for case_id, path in readable.items() if fingerprint(path) in trained} if trained else set()
+    if not trained:
+        return set()
+
+    def is_known(path: str | PathLike[str]) -> bool:
+        return Path(str(path).partition("#")[0]).is_file() and fingerprint(path) in trained
+
+    return {case_id for case_id, paths in images.items() if any(map(is_known, paths))}
 
 
 def patient_of(case_id: str) -> str:

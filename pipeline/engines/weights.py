@@ -40,6 +40,14 @@ def require_weights(path: str | Path) -> None:
     Raises:
         BundleError: no such file.
     """
+    run = Path(path).parent.parent
+    if not Path(path).is_file() and Path(path).parent.name == "models" and (run / "run.json").is_file():
+        raise BundleError(
+            "a run that ended before its first validation: it has no weights",
+            file=path,
+            expected="a state dict",
+            fix=f"train on: pipeline train BUNDLE --data DATASET --resume {run} where it has checkpoints, or anew",
+        )
     if not Path(path).is_file():
         raise BundleError(
             "no trained weights",

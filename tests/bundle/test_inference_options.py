@@ -40,6 +40,15 @@ def test_weights_are_published_into_a_bundle_that_answers_by_a_branch(folders):
     assert publish(run, bundle).read_bytes() == b"{}"
 
 
+@pytest.mark.parametrize("status", ["prepared", "running"])
+def test_but_not_those_of_a_run_that_has_not_ended(folders, status):
+    run, bundle = folders
+    (run / "run.json").write_text(json.dumps({"status": status}))
+    with pytest.raises(BundleError, match=r"still at work(.|\n)*--resume"):
+        publish(run, bundle)
+    assert not (bundle / "models").exists()
+
+
 def test_but_not_into_one_of_another_width(folders):
     run, bundle = folders
     config = resolve(find_bundle(BUNDLE), "inference", "unet_plus_plus", ["network_def#channels=[4,8,8,8]"])
@@ -53,13 +62,14 @@ def test_weights_of_a_run_with_other_settings_are_refused(tmp_path):
     """Of equal shapes, they would load and answer for another input."""
     run = tmp_path / "run"
     build(find_bundle("hippocampus_mri_segmentation"), out=run)
+    (run / "configs" / "bundle.yaml").unlink()  # a run has the resolved configs alone
     (run / "run.json").write_text("{}")
     (run / "models").mkdir()
     weights = run / "models" / "model.pt"
     weights.touch()
     Inference("hippocampus_mri_segmentation", weights=weights, overrides=["patch_size=[24,24,24]"])
-    delta = run / "configs" / "bundle.yaml"
-    delta.write_text(delta.read_text().replace("spacing_mm: [1.0, 1.0, 1.0]", "spacing_mm: [2.0, 2.0, 2.0]"))
+    config = json.loads((run / "configs" / "inference.json").read_text())
+    (run / "configs" / "inference.json").write_text(json.dumps(config | {"spacing_mm": [2.0, 2.0, 2.0]}))
     with pytest.raises(BundleError, match=r"other values of spacing_mm: spacing_mm \[2\.0(.|\n)*name the run's folder"):
         Inference("hippocampus_mri_segmentation", weights=weights)
     with pytest.raises(BundleError, match="other values of spacing_mm"):

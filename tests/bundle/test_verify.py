@@ -53,6 +53,13 @@ def test_missing_files_and_code_come_first(built, configs):
     ]
 
 
+def test_a_run_needs_neither_licences_nor_docs(built, configs):
+    for name in ("LICENSE", "docs/README.md", "docs/data_license.txt"):
+        (built / name).unlink()
+    (built / "run.json").write_text("{}")
+    assert verify(built, configs=configs) == []
+
+
 def test_stale_files(built, configs, delta):
     delta("train#steps#scale#maxv: 2.0")
     problems = verify(built, configs=configs)

@@ -239,9 +239,6 @@ def test_options_of_the_dataset_stand_for_keys(pipeline, rooms, words):
 def test_what_is_printed_can_be_pasted(pipeline, rooms):
     rooms.answers["train"].run_dir = Path("my runs/one")
     assert "tensorboard --logdir 'my runs/one'" in pipeline("train", "b", "--data", "d").output
-    rooms.answers["train"] = KeyboardInterrupt()
-    shown = pipeline("train", "b", "--data", "my scans", "--out", "my run").stderr
-    assert "to go on: pipeline train b --data 'my scans' --resume 'my run'" in " ".join(shown.split())
 
 
 @pytest.mark.parametrize(("out", "said"), [("p.xyz", "a name that ends in .png"), ("afile/p.png", "a folder for")])

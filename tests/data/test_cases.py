@@ -193,7 +193,7 @@ def test_what_is_left_out_is_said_once_however_often_the_dataset_is_listed(tmp_p
     ]
 
 
-def test_weights_know_their_cases_by_content_and_by_patient(tmp_path):
+def test_weights_know_their_cases_by_content_and_by_patient(tmp_path, caplog):
     for folder, case, content in (
         ("same", "sub-1", "a"),
         ("same", "sub-1_followup", "b"),
@@ -214,6 +214,18 @@ def test_weights_know_their_cases_by_content_and_by_patient(tmp_path):
     assert unseen("same") == ["sub-2"]  # nor the patient's other visit
     assert unseen("renamed") == ["x-2"]  # the image is known by its content
     assert unseen("other") == ["sub-1"]  # another dataset's patient of that id
+    assert "sub-1), and none is a file that was trained on" in caplog.text
+
+
+def test_weights_know_their_cases_whatever_the_order_of_the_channels(tmp_path):
+    for case in ("sub-1", "sub-2"):
+        touch(tmp_path / "set", *(f"{case}/{case}_{name}.nii.gz" for name in ("t1", "t2", "label")))
+        for name in ("t1", "t2"):
+            (tmp_path / "set" / case / f"{case}_{name}.nii.gz").write_text(f"{case} {name}")
+    split = tmp_path / "split.json"
+    write_split(split, Split(("sub-1",), (), {"sub-1": fingerprint(tmp_path / "set" / "sub-1" / "sub-1_t1.nii.gz")}))
+    for channels in (["t1", "t2"], ["t2", "t1"]):
+        assert [i["case_id"] for i in data_list(tmp_path / "set", channels, "unseen", split_file=split)] == ["sub-2"]
 
 
 def test_a_flat_folder_of_one_channel_pairs_images_and_labels_by_name(tmp_path):
