@@ -101,9 +101,9 @@ def write_dataset(
             note(order, _make_and_write(order))
     else:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            with _one_thread_each():
-                running = {pool.submit(_make_and_write, order): order for order in orders}
             try:
+                with _one_thread_each():
+                    running = {pool.submit(_make_and_write, order): order for order in orders}
                 for done in as_completed(running):
                     note(running[done], done.result())
             except BaseException:  # an interruption that the workers were not sent: no more than what they are at

@@ -150,13 +150,13 @@ def test_an_interruption_ends_with_130_and_says_what_is_kept(pipeline, rooms, wo
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there the signal ends a process at once")
 def test_what_a_batch_system_sends_is_an_interruption(tmp_path):
-    words = [sys.executable, "-m", "pipeline", "phantom", str(tmp_path / "scans"), "--cases", "200"]
+    words = [sys.executable, "-m", "pipeline", "phantom", str(tmp_path / "scans"), "--cases", "1000"]
     with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         limit = time.monotonic() + 60
         while not (tmp_path / "scans").exists() and time.monotonic() < limit:
             time.sleep(0.05)
         process.terminate()
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate(timeout=120)[1]
     assert process.returncode == 130, said
     assert "Interrupted: finished cases stay in" in said
 
