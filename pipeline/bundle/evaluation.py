@@ -50,11 +50,11 @@ def evaluate(
     if weights is not None:
         refuse_weights_of_other_settings(config, file)
     require_folder(out or "runs")
-    refuse_by_headers(config, data, config["on_refusal"])
     if out is not None and (Path(out) / "summary.json").is_file():
         raise ConfigError(
             f"an evaluation in {out} already", expected="a new folder", fix="give another --out, or delete that one"
         )
+    refuse_by_headers(config, data, config["on_refusal"])
     out = Path(out) if out is not None else new_folder(f"{folder.name}-evaluation")
     settle(config, out, data)
     config["bundle_root"] = str(folder.resolve())

@@ -8,6 +8,7 @@ from pipeline.bundle import build, find_bundle, resolve
 from pipeline.bundle.inference import Inference
 from pipeline.bundle.publish import publish
 from pipeline.bundle.run import evaluate
+from pipeline.engines.weights import require_weights
 from pipeline.errors import BundleError, ConfigError
 
 # Ignite's own import, on torch >= 2.13.
@@ -56,6 +57,20 @@ def test_but_not_into_one_of_another_width(folders):
     with pytest.raises(BundleError, match="other values of network_def"):
         publish(run, bundle)
     assert not (bundle / "models").exists()
+
+
+def test_an_evaluation_replaces_no_other(tmp_path):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "summary.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"an evaluation in .*tables already(.|\n)*another --out"):
+        evaluate(BUNDLE, tmp_path / "nowhere", out=tmp_path / "tables")
+    assert [file.name for file in (tmp_path / "tables").iterdir()] == ["summary.json"]
+
+
+def test_a_run_that_ended_before_its_first_weights_is_said_to_be_one(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(BundleError, match=r"before its first validation(.|\n)*--resume"):
+        require_weights(tmp_path / "models" / "model.pt")
 
 
 def test_weights_of_a_run_with_other_settings_are_refused(tmp_path):
