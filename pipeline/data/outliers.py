@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from math import comb
 
 import numpy as np
 
@@ -20,6 +21,9 @@ LIMIT = 5.0
 LEAST_GAIN = 0.05
 LEAST_LIKENESS = 0.6
 """Mirrored, a suspect must resemble its peers at least so well (correlation), and better by the gain than as it is."""
+
+_LEAST_CHANCE = 0.001
+"""What chance alone would do less often than this is taken to have a reason."""
 
 
 def odd_ones(values: Sequence[float], floor: float) -> np.ndarray:
@@ -74,6 +78,9 @@ def mirrored(miniatures: Mapping[str, bytes]) -> dict[str, int]:
 def on_the_other_side(centres: Mapping[str, Sequence[float]]) -> dict[str, int]:
     """Cases whose label lies where the others' would lie mirrored: id -> axis, as `mirrored`.
 
+    A lesion may lie on either side, and of a few lesions most lie on one. So a side counts as usual only where chance
+    would hardly have put so many there (`_LEAST_CHANCE`): from 15 cases with one on the other side on.
+
     Args:
         centres: id -> centre in the volume's box, 0 to 1 per axis, of one class.
     """
@@ -86,9 +93,17 @@ def on_the_other_side(centres: Mapping[str, Sequence[float]]) -> dict[str, int]:
         along = places[:, axis]
         usual = float(np.median(along))
         scale = max(1.4826 * float(np.median(np.abs(along - usual))), 0.01)
-        odd = odd_ones(along.tolist(), floor=0.01) & (along * usual < 0) & (np.abs(-along - usual) < 3 * scale)
+        across = along * usual < 0
+        if _by_chance(int(across.sum()), len(ids)) > _LEAST_CHANCE:
+            continue
+        odd = odd_ones(along.tolist(), floor=0.01) & across & (np.abs(-along - usual) < 3 * scale)
         result |= {ids[index]: axis for index in np.flatnonzero(odd)}
     return result
+
+
+def _by_chance(fewer: int, number: int) -> float:
+    """How probable it is that of a number of coins so few or fewer show the one side, or the other (sign test)."""
+    return min(1.0, 2 * sum(comb(number, k) for k in range(fewer + 1)) / 2**number)
 
 
 def copies(cases: Sequence[CaseFingerprint]) -> list[tuple[str, tuple[str, ...]]]:

@@ -62,3 +62,10 @@ def test_a_label_on_the_other_side():
     assert on_the_other_side(centres) == {"7": 0}
     centres["7"][0] = 0.05  # on the other side, but not where a mirror would put it
     assert on_the_other_side(centres) == {}
+
+
+@pytest.mark.parametrize("number, found", [(6, {}), (14, {}), (15, {"0": 0})])
+def test_of_a_few_lesions_most_lie_on_one_side_by_chance(number, found):
+    centres = {str(i): np.array([0.7 + 0.002 * i, 0.5, 0.5]) for i in range(number)}
+    centres["0"][0] = 0.3
+    assert on_the_other_side(centres) == found
