@@ -85,9 +85,8 @@ def preview_case(
     case_id = next(iter(items)) if case is None else case
     if case_id not in items:
         near = difflib.get_close_matches(case_id, items, n=1)
-        raise ConfigError(
-            f"the case {case_id!r}", expected=f"one of {len(items)}", fix=f"did you mean {near[0]}?" if near else None
-        )
+        fix = f"did you mean {near[0]}?" if near else f"the dataset's ids are such as {', '.join(list(items)[:3])}"
+        raise ConfigError(f"the case {case_id!r}", expected=f"one of {len(items)}", fix=fix)
     built: dict[str, Any] = {step: parser.get_parsed_content(f"train#steps#{step}") for step in steps}
     first = next((index for index, step in enumerate(steps) if isinstance(built[step], Randomizable)), len(steps))
     item = Compose([built[step] for step in steps[:first]])(items[case_id])

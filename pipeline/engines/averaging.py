@@ -7,6 +7,8 @@ import copy
 import torch
 from ignite.engine import Engine, Events
 
+from pipeline.errors import ConfigError
+
 
 def averaged_copy(network: torch.nn.Module, decay: float | None) -> torch.nn.Module:
     """The network that will hold the average: a copy, or ``network`` itself where ``decay`` is ``None``."""
@@ -26,10 +28,15 @@ class WeightAverage:
     Args:
         network: the network that is trained.
         average: what :func:`averaged_copy` made of it.
-        decay: 0 to 1, or ``None`` for no averaging.
+        decay: at least 0 and below 1, or ``None`` for no averaging.
+
+    Raises:
+        ConfigError: another decay.
     """
 
     def __init__(self, network: torch.nn.Module, average: torch.nn.Module, decay: float | None = 0.97) -> None:
+        if decay is not None and not 0 <= decay < 1:
+            raise ConfigError(f"ema_decay {decay}", expected="at least 0 and below 1, or null for no average")
         self.network = network.module if isinstance(network, torch.nn.parallel.DistributedDataParallel) else network
         self.average, self.decay = average, decay
 

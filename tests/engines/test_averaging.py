@@ -1,9 +1,11 @@
 """The average follows the weights by its formula, and is a network of its own."""
 
+import pytest
 import torch
 from ignite.engine import Engine
 
 from pipeline.engines import WeightAverage, averaged_copy
+from pipeline.errors import ConfigError
 
 
 def test_the_average_is_the_recursion_written_out():
@@ -34,3 +36,10 @@ def test_statistics_of_batch_norm_are_copied_not_averaged():
 def test_without_a_decay_the_network_itself_is_what_is_validated():
     network = torch.nn.Linear(1, 1)
     assert averaged_copy(network, None) is network
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0, 2])
+def test_a_decay_that_is_none_is_refused(decay):
+    network = torch.nn.Linear(1, 1)
+    with pytest.raises(ConfigError, match=f"ema_decay {decay}; expected at least 0 and below 1"):
+        WeightAverage(network, averaged_copy(network, 0.5), decay)
