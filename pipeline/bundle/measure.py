@@ -38,6 +38,7 @@ logger = logging.getLogger("pipeline.bundle")
 _MOST_IDS = 128
 """Ids, where nothing says which classes there are: a whole body has 117; objects, or an image's values, are more."""
 
+_TABLE = "predictions.json"
 
 _NAME_CLASSES = (
     "numbers of objects are measured as one class by a bundle with label_holds: instances (such as --bundle "
@@ -99,16 +100,19 @@ def measure(
     started = time.time()
     if out is not None and Path(out).resolve() in (Path(predictions).resolve(), Path(references).resolve()):
         raise ConfigError(f"--out {out}, which holds what is measured", expected="a folder of its own for the tables")
-    pairing = find_pairs(predictions, references)
-    if pseudonyms is not None:
-        pairing = renamed(pairing, Pseudonyms.read(pseudonyms))
+    recorded = _recorded_cases(Path(predictions))
+    # A record has the inputs in the order of the channels.
+    channels = tuple(next((case["inputs"] for case in recorded if isinstance(case.get("inputs"), dict)), ()))
     rules = StackRules()
     known = dict(classes or {})
     if bundle is not None:
         asked_by_bundle = data_rules(resolve(find_bundle(bundle), "evaluate"))
-        rules, known = asked_by_bundle.stack, known or asked_by_bundle.classes
+        rules, known, channels = asked_by_bundle.stack, known or asked_by_bundle.classes, asked_by_bundle.channels
+    pairing = find_pairs(predictions, references, channels)
+    if pseudonyms is not None:
+        pairing = renamed(pairing, Pseudonyms.read(pseudonyms))
     known = known or pairing.classes
-    _look_at_record(Path(predictions), pairing, known)
+    _look_at_record(recorded, Path(predictions), pairing, known)
     asked = _Asked(known, rules, tolerance_mm, lesion_overlap, pseudonyms is not None)
     results: list[_Done] = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -126,21 +130,26 @@ def measure(
     return measured if out is None else measured.written(Path(out), _record(pairing, asked, bundle, started))
 
 
-def _look_at_record(predictions: Path, pairing: Pairing, known: Mapping[int, str]) -> None:
-    """What `pipeline predict` has written beside the results, and no result shows.
+def _recorded_cases(predictions: Path) -> list[dict[str, Any]]:
+    """The cases as `pipeline predict` has recorded them beside its results; none of results of another program."""
+    try:
+        found = json.loads((predictions / _TABLE).read_text(encoding="utf-8"))
+        return [case for case in found["cases"] if isinstance(case, dict)]
+    except (OSError, ValueError, KeyError, TypeError):  # none, or of something else
+        return []
+
+
+def _look_at_record(
+    cases: Sequence[Mapping[str, Any]], predictions: Path, pairing: Pairing, known: Mapping[int, str]
+) -> None:
+    """What the record of the cases says, and no result shows.
 
     Raises:
         ConfigError: results that number objects, where nothing says which class these are of.
     """
-    record = predictions / "predictions.json"
-    try:
-        found = json.loads(record.read_text(encoding="utf-8"))
-        cases = [case for case in found["cases"] if isinstance(case, dict)]
-    except (OSError, ValueError, KeyError, TypeError):  # none, or of something else
-        return
     if not known and any(case.get("instances") is not None for case in cases):
         what = "results that number objects, and nothing that says which class these are of"
-        raise ConfigError(what, file=record, expected="named classes", fix=_NAME_CLASSES)
+        raise ConfigError(what, file=predictions / _TABLE, expected="named classes", fix=_NAME_CLASSES)
     trained = {case.get("case") for case in cases if TRAINED_ON in (case.get("repairs") or ())}
     trained &= {pair.case_id for pair in pairing.pairs}
     if trained:
@@ -182,7 +191,8 @@ def _compared(pair: Pair, asked: _Asked) -> _Done:
             f"a prediction on another grid ({own})",
             file=pair.prediction,
             expected=f"the reference's grid ({grid})",
-            fix="bring it back onto the grid of its reference; the voxels of two grids can't be compared",
+            fix="bring it back onto the grid of its reference; where each channel has a mask on a grid of its own, "
+            "--bundle BUNDLE takes that of the bundle's first channel",
         )
     prediction, reference = (_label_map(path, grid, asked) for path in (pair.prediction, pair.reference))
     classes = asked.classes or _occurring(prediction.array, reference.array, pair)

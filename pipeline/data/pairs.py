@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -60,12 +61,16 @@ class _Named(NamedTuple):
     names: tuple[str, str, str]
 
 
-def find_pairs(predictions: str | PathLike[str], references: str | PathLike[str]) -> Pairing:
+def find_pairs(
+    predictions: str | PathLike[str], references: str | PathLike[str], channels: Sequence[str] | None = None
+) -> Pairing:
     """Pairs label maps by their names.
 
     Args:
         predictions: a folder of label maps (NIfTI, or PNG and TIFF), or one file.
         references: a folder of label maps, a dataset with labels, or one file.
+        channels: those of the bundle that predicted, the reference channel first: in a dataset whose channels have a
+            mask each, the first one's is the reference. Where the dataset lacks them, and by default, its own order.
 
     Raises:
         DataError: no such folder, one without label maps, nothing that fits together, or the same folder twice.
@@ -79,7 +84,7 @@ def find_pairs(predictions: str | PathLike[str], references: str | PathLike[str]
     if all(root.is_file() for root in roots):
         [own] = _listed(roots[1])
         return Pairing((Pair(own.names[2], roots[1], roots[0]),))
-    wanted, classes = _references(roots[1])
+    wanted, classes = _references(roots[1], channels)
     found = [own for own in _listed(roots[0]) if _PROBABILITY not in own.names[1]]
     if not found:
         raise DataError("no label map", file=roots[0], expected="files that end in .nii.gz, .nii, .png or .tif")
@@ -132,11 +137,11 @@ def _paired(wanted: Sequence[_Named], found: Sequence[_Named]) -> list[Pair]:
     ]
 
 
-def _references(root: Path) -> tuple[list[_Named], dict[int, str]]:
+def _references(root: Path, channels: Sequence[str] | None) -> tuple[list[_Named], dict[int, str]]:
     """The references, and the names of their classes where a dataset says them."""
-    for dims in SUFFIXES:
+    for dims, wanted in product(SUFFIXES, [channels, None] if channels else [None]):
         try:
-            description = describe_dataset(root, spatial_dims=dims, say=False)
+            description = describe_dataset(root, wanted, spatial_dims=dims, say=False)
         except DataError:  # label maps alone, or nothing of this kind
             continue
         labelled = [case for case in description.cases if case.label is not None]

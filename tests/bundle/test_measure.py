@@ -66,6 +66,22 @@ def test_results_that_number_objects_are_not_measured_as_classes(folders):
     assert measure(*folders, classes={1: "cell", 2: "other"}).counts["done"] == 3
 
 
+def test_of_a_mask_per_channel_the_one_is_measured_on_which_was_predicted(tmp_path):
+    for number, case in enumerate("ab"):
+        prediction, reference = maps(number)
+        write_volume(tmp_path / "p" / f"{case}.nii.gz", prediction, GRID)
+        for channel, grid in (("ct", MOVED), ("mr", GRID)):
+            write_volume(tmp_path / "r" / case / f"{channel}_image.nii.gz", reference.astype(np.float32), grid)
+            write_volume(tmp_path / "r" / case / f"{channel}_mask.nii.gz", reference, grid)
+    nobody_knows = measure(tmp_path / "p", tmp_path / "r")
+    assert nobody_knows.counts["refused"] == 2
+    assert "--bundle BUNDLE takes that of the bundle's first channel" in nobody_knows.outcomes[0].reason
+    recorded(tmp_path / "p", inputs={"mr": "0" * 64, "ct": "1" * 64})
+    measured = measure(tmp_path / "p", tmp_path / "r")
+    assert measured.counts["done"] == 2
+    assert [row.result.dice for row in measured.rows] == [1.0, pytest.approx(2 / 3)]  # the second is shifted by a third
+
+
 def test_every_pair_is_measured_and_a_bad_one_stops_none(folders, tmp_path):
     steps = []
     found = measure(*folders, out=tmp_path / "out", progress=lambda *step: steps.append(step))
