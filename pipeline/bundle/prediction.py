@@ -61,7 +61,7 @@ def predict(
     items = inference["dataset#data"]
     labelled = sum("label" in item for item in items)
     if labelled:
-        logger.info("labels lie beside %d of %d cases: they are not predicted", labelled, len(items))
+        logger.info("labels lie beside the images of %d of %d cases: predicted without them", labelled, len(items))
     asked = data_rules(config)
     suffix = ".png" if asked.spatial_dims == 2 else ".nii.gz"
     _refuse_to_overwrite(items, Path(output), suffix)

@@ -34,7 +34,7 @@ def command(
     layout: words.Layout = None,
     pseudonyms: words.Pseudonyms = None,
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write a page with pictures of the worst cases.")
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page with pictures, of the worst cases if any are odd.")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all that was found.")] = None,
     jobs: words.Jobs = None,

@@ -60,5 +60,6 @@ def command(
     typer.echo(summary.table)
     typer.echo(f"Run:   {summary.run_dir}  ({summary.seconds:.0f} s)")
     typer.echo(f"Look:  tensorboard --logdir {words.typed(summary.run_dir)}")
+    typer.echo(f"Next:  pipeline predict {words.typed(summary.run_dir)} SCANS SEGMENTATIONS")
     if summary.refused:
         raise typer.Exit(SOME_REFUSED)

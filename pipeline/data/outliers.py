@@ -24,6 +24,8 @@ LEAST_LIKENESS = 0.6
 
 _LEAST_CHANCE = 0.001
 """What chance alone would do less often than this is taken to have a reason."""
+_SAME_PLACE = 0.04
+"""Centres that deviate by less than this share of the volume along every axis: the hippocampus' two parts have 0.03."""
 
 
 def odd_ones(values: Sequence[float], floor: float) -> np.ndarray:
@@ -78,8 +80,9 @@ def mirrored(miniatures: Mapping[str, bytes]) -> dict[str, int]:
 def on_the_other_side(centres: Mapping[str, Sequence[float]]) -> dict[str, int]:
     """Cases whose label lies where the others' would lie mirrored: id -> axis, as `mirrored`.
 
-    A lesion may lie on either side, and of a few lesions most lie on one. So a side counts as usual only where chance
-    would hardly have put so many there (`_LEAST_CHANCE`): from 15 cases with one on the other side on.
+    A lesion may lie on either side, and of a few lesions most lie on one. So a side counts as usual only of what lies
+    in the same place in all cases, as an organ does, or where chance would hardly have put so many there: from 15
+    cases with one on the other side on.
 
     Args:
         centres: id -> centre in the volume's box, 0 to 1 per axis, of one class.
@@ -88,13 +91,14 @@ def on_the_other_side(centres: Mapping[str, Sequence[float]]) -> dict[str, int]:
     if len(ids) < LEAST_PEERS:
         return {}
     places = np.array([centres[name] for name in ids]) - 0.5
+    middle = np.median(places, axis=0)
+    scales = 1.4826 * np.median(np.abs(places - middle), axis=0)
+    an_organ = float(scales.max()) < _SAME_PLACE
     result: dict[str, int] = {}
     for axis in range(places.shape[1]):
-        along = places[:, axis]
-        usual = float(np.median(along))
-        scale = max(1.4826 * float(np.median(np.abs(along - usual))), 0.01)
+        along, usual, scale = places[:, axis], float(middle[axis]), max(float(scales[axis]), 0.01)
         across = along * usual < 0
-        if _by_chance(int(across.sum()), len(ids)) > _LEAST_CHANCE:
+        if not an_organ and _by_chance(int(across.sum()), len(ids)) > _LEAST_CHANCE:
             continue
         odd = odd_ones(along.tolist(), floor=0.01) & across & (np.abs(-along - usual) < 3 * scale)
         result |= {ids[index]: axis for index in np.flatnonzero(odd)}

@@ -78,6 +78,9 @@ def _labels(dataset: DatasetFingerprint, usable: Sequence[CaseFingerprint]) -> l
         findings.append(Finding(WARNING, "label", text, without, fix="they can be predicted, not trained on"))
     elif without:
         findings.append(Finding(INFO, "label", "no case has a label"))
+    if len(usable) - len(without) == 1:
+        text = "one case has a label: no training, which holds back some to be measured on"
+        findings.append(Finding(INFO, "label", text, fix="add labelled cases"))
     empty = tuple(case.case_id for case in labelled if not any(class_volumes(case).values()))
     if empty:
         text = f"{len(empty)} of {len(labelled)} labels are empty (nothing but background)"

@@ -12,8 +12,12 @@ from tqdm import tqdm
 _SECONDS_BETWEEN_LINES_OF_A_LOG = 30.0
 
 
-def _bar(engine: Engine, desc: str, unit: str, initial: int = 0) -> tqdm:
-    """A bar over the engine's epoch; in a log file, where it can't move, a line now and then."""
+def _bar(engine: Engine, desc: str, unit: str, initial: int = 0, delay_s: float = 0.0) -> tqdm:
+    """A bar over the engine's epoch; in a log file, where it can't move, a line now and then.
+
+    Args:
+        delay_s: what is done before that shows no bar, and one that has a delay leaves none behind.
+    """
     shown = sys.stderr.isatty()
     return tqdm(
         total=engine.state.epoch_length,
@@ -22,7 +26,8 @@ def _bar(engine: Engine, desc: str, unit: str, initial: int = 0) -> tqdm:
         unit=unit,
         file=sys.stderr,
         mininterval=0.1 if shown else _SECONDS_BETWEEN_LINES_OF_A_LOG,
-        leave=shown,
+        leave=shown and not delay_s,
+        delay=delay_s,
     )
 
 
@@ -58,9 +63,15 @@ class EpochProgress:
 
 
 class CaseProgress:
-    """A bar over the cases of an evaluation."""
+    """A bar over the cases of an evaluation, or of a validation within a training.
 
-    def __init__(self) -> None:
+    Args:
+        desc: what stands before it.
+        delay_s: seconds after which it appears. With a delay it vanishes at the end, where a line says what came out.
+    """
+
+    def __init__(self, desc: str = "evaluating", delay_s: float = 0.0) -> None:
+        self.desc, self.delay_s = desc, delay_s
         self.bar: tqdm | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -70,7 +81,7 @@ class CaseProgress:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._close)
 
     def _open(self, engine: Engine) -> None:
-        self.bar = _bar(engine, desc="evaluating", unit="case")
+        self.bar = _bar(engine, desc=self.desc, unit="case", delay_s=self.delay_s)
 
     def _move(self, engine: Engine) -> None:
         assert self.bar is not None

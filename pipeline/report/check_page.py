@@ -1,4 +1,4 @@
-"""The data doctor's page: what `pipeline check` found, with pictures of the worst cases, in a file of its own."""
+"""The data doctor's page: what `pipeline check` found, with pictures of the worst cases, or else of some."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from pipeline.io.atomic import write_text
 from pipeline.report.thumbnail import thumbnail
 
 _MOST_PICTURED = 12
+_EXAMPLES = 4
+"""Cases that are pictured where none is odd: whoever looks sees whether left is left, and the label where it belongs."""
 _MOST_CHANNELS = 4
 
 _STYLE = """
@@ -59,23 +61,24 @@ def check_page(check: Check, path: str | PathLike[str], progress: Callable[[int,
     """
     file, lines = Path(path), check.lines()
     worst = _worst(lines)
+    pictured = worst or lines[:_EXAMPLES]
     drawn = []
-    for number, line in enumerate(worst):
+    for number, line in enumerate(pictured):
         drawn.append(_article(line, check))
         if progress is not None:
-            progress(number + 1, len(worst))
-    write_text(file, _page(check, lines, drawn))
+            progress(number + 1, len(pictured))
+    write_text(file, _page(check, lines, "The worst" if worst else "The first", drawn))
     return file
 
 
-def _page(check: Check, lines: Sequence[CaseLine], drawn: Sequence[str]) -> str:
+def _page(check: Check, lines: Sequence[CaseLine], which: str, drawn: Sequence[str]) -> str:
     name = escape(Path(check.fingerprint.dataset_dir).name)
     numbers = "".join(
         f'<tr><th scope="row">{escape(what)}</th><td>{escape(how)}</td></tr>' for what, how in summary_lines(check)
     )
     shared = "".join(f"<li>{_sentence(finding, True)}</li>" for finding in check.shared)
     rows = "".join(_row(line) for line in lines)
-    pictures = f"<section><h2>A look at the worst</h2>{''.join(drawn)}</section>" if drawn else ""
+    pictures = f"<section><h2>{which} cases</h2>{''.join(drawn)}</section>" if drawn else ""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>

@@ -442,3 +442,9 @@ def test_json_holds_every_case_and_finding(dataset):
     assert [case["case_id"] for case in content["cases"] if case["refusal"]] == ["sub-04"]
     assert content["findings"][0]["severity"] == "refused"
     assert content["cases"][0]["channels"]["t1"]["all_voxels"]["count"] == 20 * 24 * 16
+
+
+def test_one_labelled_case_is_too_few_to_train_on(dataset):
+    for case in sorted(dataset.iterdir())[1:]:
+        shutil.rmtree(case)
+    assert any(finding.found.startswith("one case has a label: no training") for finding in checked(dataset).findings)

@@ -66,6 +66,13 @@ def test_a_label_on_the_other_side():
 
 @pytest.mark.parametrize("number, found", [(6, {}), (14, {}), (15, {"0": 0})])
 def test_of_a_few_lesions_most_lie_on_one_side_by_chance(number, found):
-    centres = {str(i): np.array([0.7 + 0.002 * i, 0.5, 0.5]) for i in range(number)}
+    heights = np.linspace(0.3, 0.7, number)
+    centres = {str(i): np.array([0.7 + 0.002 * i, 0.5, heights[i]]) for i in range(number)}
     centres["0"][0] = 0.3
     assert on_the_other_side(centres) == found
+
+
+def test_an_organ_needs_no_more_than_six_to_have_a_side():
+    centres = {str(i): np.array([0.7 + 0.002 * i, 0.5, 0.5]) for i in range(6)}
+    centres["0"][0] = 0.3
+    assert on_the_other_side(centres) == {"0": 0}

@@ -128,6 +128,16 @@ def test_the_page_is_whole_and_needs_nothing_else(found, tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == ["check.html"]
 
 
+def test_where_no_case_is_odd_the_first_are_pictured(tmp_path):
+    for number in range(6):
+        array = np.random.default_rng(number).normal(100, 9, GRID.shape).astype(np.float32)
+        write_volume(tmp_path / "scans" / f"sub-{number}" / "t1.nii.gz", array, GRID)
+    clean = check_dataset(describe_dataset(tmp_path / "scans", ["t1"]), kept_in=tmp_path / "kept")
+    page = Page()
+    page.feed(check_page(clean, tmp_path / "check.html").read_text(encoding="utf-8"))
+    assert [image["alt"] for image in page.images] == [f"A slice of t1 of case sub-{number}" for number in range(4)]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems take no such names")
 def test_a_name_that_is_no_text_stands_escaped_in_the_page(tmp_path):
     case = tmp_path / "scans" / os.fsdecode(b"a\xff")
