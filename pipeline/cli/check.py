@@ -34,7 +34,8 @@ def command(
     layout: words.Layout = None,
     pseudonyms: words.Pseudonyms = None,
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write a page with pictures, of the worst cases if any are odd.")
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write a page with pictures of the cases, the worst first."),
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all that was found.")] = None,
     jobs: words.Jobs = None,

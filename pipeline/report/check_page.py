@@ -22,7 +22,7 @@ from pipeline.report.thumbnail import thumbnail
 
 _MOST_PICTURED = 12
 _EXAMPLES = 4
-"""Cases that are pictured where none is odd: whoever looks sees whether left is left, and the label where it belongs."""
+"""Cases that are pictured where none is odd, to see that left is left and the label is where it belongs."""
 _MOST_CHANNELS = 4
 
 _STYLE = """

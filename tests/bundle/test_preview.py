@@ -43,7 +43,7 @@ def test_every_random_step_of_the_chain(dataset):
 def test_another_case_and_channel(dataset):
     shown = preview_case(NAME, dataset, case="b", channel="MTT", draws=3, overrides=["patch_size=[16,16,4]"])
     assert (shown.case_id, shown.channel) == ("b", ("mtt", 2))
-    with pytest.raises(ConfigError, match="the case 'c'; expected one of 2; .* such as a, b"):
+    with pytest.raises(ConfigError, match=r"the case .c.; expected one of 2; .* such as a, b"):
         preview_case(NAME, dataset, case="c")
     with pytest.raises(ConfigError, match="the channel 'ct'; expected one of cbf, cbv, mtt"):
         preview_case(NAME, dataset, channel="ct")

@@ -64,7 +64,7 @@ def test_a_label_on_the_other_side():
     assert on_the_other_side(centres) == {}
 
 
-@pytest.mark.parametrize("number, found", [(6, {}), (14, {}), (15, {"0": 0})])
+@pytest.mark.parametrize(("number", "found"), [(6, {}), (14, {}), (15, {"0": 0})])
 def test_of_a_few_lesions_most_lie_on_one_side_by_chance(number, found):
     heights = np.linspace(0.3, 0.7, number)
     centres = {str(i): np.array([0.7 + 0.002 * i, 0.5, heights[i]]) for i in range(number)}
