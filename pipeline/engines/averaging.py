@@ -23,7 +23,9 @@ class WeightAverage:
     """After every optimiser step: average <- decay * average + (1 - decay) * weights. Attach it to a trainer.
 
     Polyak & Juditsky 1992; the exponential form as in Tarvainen & Valpola 2017 (arXiv 1703.01780), section 2. The decay
-    grows as (1 + n) / (10 + n) over the first steps n, so that the random start is forgotten at once.
+    grows as (1 + n) / (10 + n) with the steps n: until it has grown to ``decay``, after 9 / (1 - decay) steps, the
+    average is over the last tenth of all steps, how many these may be. So it forgets the random start at once, and is as
+    long as a run of minutes or of hours can bear.
 
     Args:
         network: the network that is trained.
@@ -34,7 +36,7 @@ class WeightAverage:
         ConfigError: another decay.
     """
 
-    def __init__(self, network: torch.nn.Module, average: torch.nn.Module, decay: float | None = 0.97) -> None:
+    def __init__(self, network: torch.nn.Module, average: torch.nn.Module, decay: float | None = 0.999) -> None:
         if decay is not None and not 0 <= decay < 1:
             raise ConfigError(f"ema_decay {decay}", expected="at least 0 and below 1, or null for no average")
         self.network = network.module if isinstance(network, torch.nn.parallel.DistributedDataParallel) else network

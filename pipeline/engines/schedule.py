@@ -27,7 +27,10 @@ class Schedule:
         decay: ``cosine`` (Loshchilov & Hutter 2017, arXiv 1608.03983, eq. 5, one period) or ``polynomial``
             ((1 - progress) ** 0.9, Chen et al. 2018, arXiv 1606.00915, section 3).
         warmup_share: share of the run over which the rate rises linearly from zero, 0 to 0.5.
-        floor: share of the peak below which the rate does not fall.
+        floor: share of the peak below which the rate does not fall; ``None`` is 0.25 with ``ema_decay``, 0.01 without.
+            An average over steps that still go far lies flatter, and generalises better, than where a vanishing rate
+            comes to rest (Izmailov et al. 2018, arXiv 1803.05407, sections 3.4 and 4).
+        ema_decay: of `WeightAverage`, where its weights are the ones that are kept.
         budget_s: seconds of wall-clock time, the closing validation included; ``None`` counts the trainer's epochs.
         started_at: ``time.time()`` from which the budget counts; ``None`` is now.
 
@@ -41,14 +44,19 @@ class Schedule:
         optimizer: torch.optim.Optimizer,
         decay: str = "cosine",
         warmup_share: float = 0.02,
-        floor: float = 0.01,
+        floor: float | None = None,
         budget_s: float | None = None,
         started_at: float | None = None,
+        ema_decay: float | None = None,
     ) -> None:
         if decay not in ("cosine", "polynomial"):
             raise ConfigError(f"decay {decay!r}", expected="cosine or polynomial")
         if budget_s is not None and budget_s <= 0:
             raise ConfigError(f"a budget of {budget_s} s", expected="more than 0 seconds")
+        if floor is None:
+            floor = 0.01 if ema_decay is None else 0.25
+        if not 0 <= floor <= 1:
+            raise ConfigError(f"schedule#floor {floor}", expected="0 to 1, or null")
         self.optimizer, self.decay, self.warmup_share, self.floor = optimizer, decay, warmup_share, floor
         self.budget_s = budget_s
         self.peaks = [float(group["lr"]) for group in optimizer.param_groups]

@@ -24,6 +24,15 @@ def test_cosine_falls_from_the_peak_through_half_of_it_to_the_floor():
     assert schedule.factor(1.0) == 0.01
 
 
+def test_where_weights_are_averaged_the_rate_stays_at_a_quarter():
+    for decay in ("cosine", "polynomial"):
+        assert make(decay=decay, ema_decay=0.99)[1].factor(1.0) == 0.25
+        assert make(decay=decay)[1].factor(1.0) == 0.01
+        assert make(decay=decay, ema_decay=0.99, floor=0.0)[1].factor(1.0) == 0.0
+    with pytest.raises(ConfigError, match="schedule#floor 2"):
+        make(floor=2)
+
+
 def test_polynomial_is_the_power_of_what_remains():
     _, schedule = make(decay="polynomial", warmup_share=0.0, floor=0.0)
     assert schedule.factor(0.5) == pytest.approx(0.5**0.9)
