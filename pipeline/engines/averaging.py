@@ -24,8 +24,8 @@ class WeightAverage:
 
     Polyak & Juditsky 1992; the exponential form as in Tarvainen & Valpola 2017 (arXiv 1703.01780), section 2. The decay
     grows as (1 + n) / (10 + n) with the steps n: until it has grown to ``decay``, after 9 / (1 - decay) steps, the
-    average is over the last tenth of all steps, how many these may be. So it forgets the random start at once, and is as
-    long as a run of minutes or of hours can bear.
+    average is over the last tenth of all steps, however many these are. So it forgets the random start at once, and is
+    as long as a run of minutes or of hours can bear.
 
     Args:
         network: the network that is trained.
