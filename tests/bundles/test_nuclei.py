@@ -22,8 +22,9 @@ from tests.commands import command
 BUNDLE = "nuclei_microscopy_segmentation"
 SHAPE = (61, 76)
 SMALL = {"network_def#channels": "[16,16]", "patch_size": "[32,32]", "precision": "float32"}
-# On images as few as these the borders want a higher rate than the bundle's.
-TRAINING = SMALL | {"max_epochs": "100", "val_interval": "100", "learning_rate": "0.02", "ema_decay": "0.9"}
+# On images as few as these the borders want a higher rate than the bundle's, and one that falls to its end.
+TRAINING = SMALL | {"max_epochs": "100", "val_interval": "100", "learning_rate": "0.02"}
+TRAINING |= {"schedule#floor": "0.01", "ema_decay": "0.9"}
 
 
 def ours(settings: dict[str, str]) -> list[str]:

@@ -226,7 +226,8 @@ training.train(sys.argv[1], sys.argv[2], out=sys.argv[3], budget_s=45, overrides
     first, last = (int(row["iteration"]) for row in rows)
     assert first == 18  # nine iterations for each of the two cases that are validated
     assert last == record["iterations"] == 41  # 45 s, less the two of the first validation and 2.2 s for the second
-    assert events(out).Scalars("train/learning_rate")[-1].value < 0.01 * 0.006 * 1.5  # it has fallen to its end
+    rate = events(out).Scalars("train/learning_rate")[-1].value
+    assert rate == pytest.approx(0.25 * 0.006)  # it has fallen to its end
 
 
 def test_an_evaluation_counts_unseen_cases_only(run, split, phantoms, tmp_path):
